@@ -1,0 +1,1 @@
+"""A container engine that is a Python library."""

@@ -1,0 +1,1 @@
+"""Containers, images and what else a user of the library handles."""

@@ -1,0 +1,1 @@
+"""The io.podman operations as Python calls."""

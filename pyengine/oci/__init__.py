@@ -1,0 +1,1 @@
+"""OCI and Docker documents as typed structs: images, runtime configuration, digests, references."""

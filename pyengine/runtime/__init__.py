@@ -1,0 +1,1 @@
+"""Plans, the plan compiler and the monitor's client: exec, attach, logs."""

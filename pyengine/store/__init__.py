@@ -1,0 +1,1 @@
+"""The store: database, blobs, layers, images, volumes."""
