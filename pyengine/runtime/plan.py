@@ -28,9 +28,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pyengine.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from typing_extensions import override
+else:
+
+    def override(method):
+        """typing.override is of Python 3.12."""
+        return method
+
 
 MAGIC = b"PYPLAN1\0"
 
@@ -78,7 +87,7 @@ class Step(Record):
         raise AssertionError(f"{type(self).__name__} does not describe itself")
 
 
-# --- namespaces, before anything else ------------------------------------------------------------------------
+# --- namespaces, before anything else -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class JoinNamespace(Step):
     descriptor: str
     origin: str  # for people: "container 4f0c…", "/run/netns/x", "the user's user namespace"
 
+    @override
     def describe(self) -> str:
         return f"join the {namespace_names(self.namespaces)} namespace of {self.origin}"
 
@@ -104,6 +114,7 @@ class UnshareCgroup(Step):
 
     KIND = 2
 
+    @override
     def describe(self) -> str:
         return "unshare the cgroup namespace"
 
@@ -114,6 +125,7 @@ class Loopback(Step):
 
     KIND = 3
 
+    @override
     def describe(self) -> str:
         return "set lo up"
 
@@ -127,11 +139,12 @@ class Propagation(Step):
     flags: int
     name: str
 
+    @override
     def describe(self) -> str:
         return f"make all mounts {self.name}"
 
 
-# --- the root file system -------------------------------------------------------------------------------------
+# --- the root file system -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,7 @@ class Overlay(Step):
     options: str
     target: str
 
+    @override
     def describe(self) -> str:
         return f"mount overlay of {len(self.lower)} layer(s) as the root"
 
@@ -163,6 +177,7 @@ class BindRoot(Step):
     target: str
     recursive: bool
 
+    @override
     def describe(self) -> str:
         return f"bind {self.source} as the root"
 
@@ -185,6 +200,7 @@ class Mount(Step):
     propagation: int
     copy_up: bool
 
+    @override
     def describe(self) -> str:
         return f"mount {self.fstype} on {self.target}"
 
@@ -196,8 +212,7 @@ class Bind(Step):
 
     `set` and `clear` are MOUNT_ATTR_* for the mount itself, `set_recursive` and `clear_recursive` for the whole
     tree. `propagation` is an MS_* flag or 0, recursive with `propagation_recursive`. `idmap` names a descriptor of
-    a user namespace for an id-mapped mount, or is empty. `copy` names no one: the source is trusted, the target
-    is not.
+    a user namespace for an id-mapped mount, or is empty.
     """
 
     KIND = 13
@@ -212,6 +227,7 @@ class Bind(Step):
     propagation_recursive: bool
     idmap: str
 
+    @override
     def describe(self) -> str:
         return f"bind {self.source} on {self.target}"
 
@@ -224,6 +240,7 @@ class MakeDirectory(Step):
     path: str
     mode: int
 
+    @override
     def describe(self) -> str:
         return f"make directory {self.path}"
 
@@ -236,6 +253,7 @@ class Symlink(Step):
     target: str
     path: str
 
+    @override
     def describe(self) -> str:
         return f"link {self.path} to {self.target}"
 
@@ -252,6 +270,7 @@ class Device(Step):
     uid: int
     gid: int
 
+    @override
     def describe(self) -> str:
         return f"make device {self.path} ({self.major}:{self.minor})"
 
@@ -263,6 +282,7 @@ class MaskPath(Step):
     KIND = 17
     path: str
 
+    @override
     def describe(self) -> str:
         return f"mask {self.path}"
 
@@ -274,6 +294,7 @@ class ReadonlyPath(Step):
     KIND = 18
     path: str
 
+    @override
     def describe(self) -> str:
         return f"make {self.path} read-only"
 
@@ -284,6 +305,7 @@ class ReadonlyRoot(Step):
 
     KIND = 19
 
+    @override
     def describe(self) -> str:
         return "make the root read-only"
 
@@ -295,11 +317,12 @@ class PivotRoot(Step):
     KIND = 20
     propagation: int
 
+    @override
     def describe(self) -> str:
         return "pivot into the root"
 
 
-# --- the process itself ----------------------------------------------------------------------------------------
+# --- the process itself -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -307,6 +330,7 @@ class SetHostname(Step):
     KIND = 30
     name: str
 
+    @override
     def describe(self) -> str:
         return f"set the host name {self.name}"
 
@@ -316,6 +340,7 @@ class SetDomainname(Step):
     KIND = 31
     name: str
 
+    @override
     def describe(self) -> str:
         return f"set the domain name {self.name}"
 
@@ -328,6 +353,7 @@ class Sysctl(Step):
     path: str  # net/ipv4/ip_forward
     value: str
 
+    @override
     def describe(self) -> str:
         return f"set {self.path.replace('/', '.')} to {self.value}"
 
@@ -342,6 +368,7 @@ class Rlimit(Step):
     hard: int
     name: str
 
+    @override
     def describe(self) -> str:
         return f"set limit {self.name} to {self.soft}:{self.hard}"
 
@@ -351,6 +378,7 @@ class OomScore(Step):
     KIND = 34
     value: int
 
+    @override
     def describe(self) -> str:
         return f"set oom_score_adj to {self.value}"
 
@@ -361,6 +389,7 @@ class NewSession(Step):
 
     KIND = 35
 
+    @override
     def describe(self) -> str:
         return "start a session"
 
@@ -376,6 +405,7 @@ class Terminal(Step):
     columns: int
     console: bool
 
+    @override
     def describe(self) -> str:
         return "open a terminal"
 
@@ -397,6 +427,7 @@ class LookupUser(Step):
     passwd: str
     workdir: str
 
+    @override
     def describe(self) -> str:
         return f"look up user {self.user or 'root'}"
 
@@ -407,6 +438,7 @@ class AwaitStart(Step):
 
     KIND = 38
 
+    @override
     def describe(self) -> str:
         return "await the start"
 
@@ -421,6 +453,7 @@ class User(Step):
     groups: tuple[int, ...]
     umask: int  # -1: left alone
 
+    @override
     def describe(self) -> str:
         return "become the looked-up user" if self.uid == AS_LOOKED_UP else f"become user {self.uid}:{self.gid}"
 
@@ -436,6 +469,7 @@ class Capabilities(Step):
     inheritable: int
     ambient: int
 
+    @override
     def describe(self) -> str:
         return f"keep capabilities {self.effective:x} (at most {self.bounding:x})"
 
@@ -444,6 +478,7 @@ class Capabilities(Step):
 class NoNewPrivileges(Step):
     KIND = 41
 
+    @override
     def describe(self) -> str:
         return "give up gaining privileges"
 
@@ -456,6 +491,7 @@ class Seccomp(Step):
     filter: bytes
     flags: int
 
+    @override
     def describe(self) -> str:
         return f"load the system call filter ({len(self.filter) // 8} instructions)"
 
@@ -467,6 +503,7 @@ class Chdir(Step):
     KIND = 43
     path: str
 
+    @override
     def describe(self) -> str:
         return f"change into {self.path}"
 
@@ -481,11 +518,12 @@ class Exec(Step):
     env: tuple[str, ...]
     keep: int
 
+    @override
     def describe(self) -> str:
         return f"execute {self.argv[0]}"
 
 
-# --- what the monitor does ------------------------------------------------------------------------------------
+# --- what the monitor does ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
