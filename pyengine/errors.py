@@ -34,6 +34,8 @@ from __future__ import annotations
 
 import os
 
+from pyengine.typing import override
+
 
 class PyengineError(Exception):
     """Base class of everything that pyengine raises on purpose."""
@@ -48,6 +50,7 @@ class KernelError(PyengineError, OSError):
         self.what = what
         self.remedy = remedy
 
+    @override
     def __str__(self) -> str:
         text = f"{self.what}: {self.strerror}"
         return f"{text} ({self.remedy})" if self.remedy else text
@@ -61,6 +64,7 @@ class StepError(KernelError):
         self.index = index
         self.total = total
 
+    @override
     def __str__(self) -> str:
         return f"{super().__str__()} (step {self.index} of {self.total})"
 

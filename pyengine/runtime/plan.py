@@ -28,18 +28,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pyengine.errors import InvalidValue
-
-if TYPE_CHECKING:
-    from typing_extensions import override
-else:
-
-    def override(method):
-        """typing.override is of Python 3.12."""
-        return method
-
+from pyengine.typing import override
 
 MAGIC = b"PYPLAN1\0"
 
