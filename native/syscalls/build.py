@@ -25,7 +25,8 @@ ffi.set_source(
     '#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
     + "#include <stdint.h>\n#include <stddef.h>\n#include <sys/types.h>\n"
     + "".join(f'#include "{part}.cdef"\n' for part in parts),
-    sources=[f"native/syscalls/{part}.c" for part in parts],  # relative to setup.py, as setuptools wants
+    # setuptools wants names relative to setup.py; cffi by itself builds in another directory.
+    sources=[str(HERE / f"{part}.c") if __name__ == "__main__" else f"native/syscalls/{part}.c" for part in parts],
     depends=[str(path) for path in sorted(HERE.glob("*.[ch]*"))],
     include_dirs=[str(HERE)],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
