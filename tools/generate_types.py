@@ -143,17 +143,16 @@ class Parser:
         name = self.take(_INTERFACE, "the name of the interface")
         members: list[Member] = []
         while self.current:
-            member = self.member()
-            if any(member.name == other.name for other in members):
-                raise self.error(f"{member.name} is declared twice")
-            members.append(member)
+            members.append(self.member({member.name for member in members}))
         if self.comment:
             raise self.error("a comment must stand before the interface, a member or a field")
         return Interface(name, tuple(members), comment)
 
-    def member(self) -> Member:
+    def member(self, taken: set[str]) -> Member:
         comment = self.take_comment()
         kind = self.take(re.compile("type|method|error"), "type, method or error")
+        if self.current in taken:
+            raise self.error(f"{self.current} is declared twice")
         name = self.take(_MEMBER, "a name that begins with a capital")
         fields = self.struct()
         out: tuple[Field, ...] = ()
@@ -167,9 +166,9 @@ class Parser:
         self.take("(")
         while self.current != ")":
             comment = self.take_comment()
+            if any(self.current == other.name for other in fields):
+                raise self.error(f"the field {self.current} is declared twice")
             name = self.take(_IDENTIFIER, "the name of a field")
-            if any(name == other.name for other in fields):
-                raise self.error(f"the field {name} is declared twice")
             self.take(":")
             fields.append(Field(name, self.type(), comment))
             if self.current != ",":

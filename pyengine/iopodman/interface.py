@@ -61,9 +61,8 @@ class Method:
             return {}
         if not isinstance(parameters, Mapping):
             raise InvalidValue(f"{NAME}.{self.name}: parameters: expected an object, got {type(parameters).__name__}")
-        return {
-            field.name: self._convert(field, fill(parameters.get(field.name), field.annotation)) for field in self.inputs
-        }
+        given = {field: fill(parameters.get(field.name), field.annotation) for field in self.inputs}
+        return {field.name: self._convert(field, value) for field, value in given.items()}
 
     def encode(self, outputs: Mapping[str, object]) -> dict[str, Any]:
         """The ``parameters`` of a reply, ready for JSON, from typed outputs. Raises InvalidValue when a value has the
@@ -99,9 +98,10 @@ class IoPodmanError(PyengineError):
 
     @override
     def __str__(self) -> str:
-        if "reason" in self.fields:
-            return str(self.args[self.fields.index("reason")])
-        summary = (type(self).__doc__ or "").split(".")[0].replace("\n", " ")
+        reason = getattr(self, "reason", "")
+        if reason:
+            return str(reason)
+        summary = " ".join((type(self).__doc__ or "").split(".")[0].split())
         return ": ".join([summary, *filter(None, map(_text, self.args))])
 
 
