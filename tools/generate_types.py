@@ -214,10 +214,13 @@ def _comment(lines: tuple[str, ...], indent: str = "") -> str:
     return "".join(f"{indent}# {line}".rstrip() + "\n" for line in lines)
 
 
+def _inline(fields: tuple[Field, ...]) -> str:
+    return "(" + ", ".join(f"{field.name}: {field.type.text}" for field in fields) + ")"
+
+
 def _struct(fields: tuple[Field, ...], room: int) -> str:
-    line = "(" + ", ".join(f"{field.name}: {field.type.text}" for field in fields) + ")"
-    if len(line) <= room and not any(field.comment for field in fields):
-        return line
+    if len(_inline(fields)) <= room and not any(field.comment for field in fields):
+        return _inline(fields)
     return "(\n" + ",\n".join(_comment(f.comment, "  ") + f"  {f.name}: {f.type.text}" for f in fields) + "\n)"
 
 
@@ -227,7 +230,8 @@ def format_interface(interface: Interface) -> str:
     for member in interface.members:
         text = f"{member.kind} {member.name}"
         if member.kind == "method":
-            text += _struct(member.fields, WIDTH - len(text))
+            # Where a method does not fit a line, its inputs are broken before its outputs.
+            text += _struct(member.fields, WIDTH - len(f"{text} -> {_inline(member.out)}") if member.fields else WIDTH)
             text += " -> " + _struct(member.out, WIDTH - len(text.rsplit("\n", 1)[-1]) - 4)
         else:
             text += " " + _struct(member.fields, WIDTH // 2 - len(text))
@@ -327,6 +331,9 @@ def generate_errors(interface: Interface) -> str:
         # `Int` is a detail of decoding; to a caller an integer is an int.
         signature = "".join(f", {f.name}: {annotation(f.type).replace('Int', 'int')}" for f in member.fields)
         names = [f.name for f in member.fields]
+        for name in names:
+            if keyword.iskeyword(name) or name in ("args", "error_name", "fields", "parameters"):
+                raise IdlError(f"{member.name}.{name}: not usable as an attribute of an exception")
         listed = f"({', '.join(map(_quote, names))}{',' if len(names) == 1 else ''})"
         out.append(
             f"\n\nclass {member.name}(IoPodmanError):\n{_docstring(member.comment, '    ')}\n"

@@ -14,7 +14,7 @@ from pyengine.iopodman.types import PodContainerErrorData
 
 
 class ImageNotFound(IoPodmanError):
-    """There is no such image. id is the name as it was given, here and in the errors that follow."""
+    """There is no such image. id is what was asked for, as it was given."""
 
     error_name: ClassVar[str] = "io.podman.ImageNotFound"
     fields: ClassVar[tuple[str, ...]] = ("id", "reason")
@@ -26,7 +26,7 @@ class ImageNotFound(IoPodmanError):
 
 
 class ContainerNotFound(IoPodmanError):
-    """There is no such container, or several share the prefix."""
+    """There is no such container, or several share the prefix. id is what was asked for, as it was given."""
 
     error_name: ClassVar[str] = "io.podman.ContainerNotFound"
     fields: ClassVar[tuple[str, ...]] = ("id", "reason")
@@ -38,14 +38,14 @@ class ContainerNotFound(IoPodmanError):
 
 
 class NoContainerRunning(IoPodmanError):
-    """No container is running. There are no resources in use to tell."""
+    """No container is running. So there is no use of resources to tell."""
 
     error_name: ClassVar[str] = "io.podman.NoContainerRunning"
     fields: ClassVar[tuple[str, ...]] = ()
 
 
 class PodNotFound(IoPodmanError):
-    """There is no such pod, or several share the prefix."""
+    """There is no such pod, or several share the prefix. name is what was asked for, as it was given."""
 
     error_name: ClassVar[str] = "io.podman.PodNotFound"
     fields: ClassVar[tuple[str, ...]] = ("name", "reason")
@@ -57,7 +57,7 @@ class PodNotFound(IoPodmanError):
 
 
 class VolumeNotFound(IoPodmanError):
-    """There is no such volume."""
+    """There is no such volume. id is the name as it was given."""
 
     error_name: ClassVar[str] = "io.podman.VolumeNotFound"
     fields: ClassVar[tuple[str, ...]] = ("id", "reason")

@@ -72,7 +72,11 @@ class Method:
             raise InvalidValue(f"{NAME}.{self.name}: the reply must have {sorted(names)}, got {sorted(outputs)}")
         reply = {}
         for field in self.outputs:
-            value = msgspec.to_builtins(outputs[field.name])
+            try:
+                # Bytes are let through so that the check below refuses them: msgspec would make base64 of them.
+                value = msgspec.to_builtins(outputs[field.name], builtin_types=(bytes, bytearray, memoryview))
+            except TypeError as error:
+                raise InvalidValue(f"{NAME}.{self.name}: {field.name}: {error}") from None
             self._convert(field, value)  # structs do not check their values when they are made
             reply[field.name] = value
         return reply

@@ -256,7 +256,7 @@ class ContainerPortMappings(msgspec.Struct, frozen=True, kw_only=True):
 
 class ContainerNameSpace(msgspec.Struct, frozen=True, kw_only=True):
     """The inode numbers of a container's namespaces, empty when it is stopped; pid is its process ID as text,
-    then 0."""
+    0 when it is stopped."""
 
     user: str = ""
     uts: str = ""
@@ -778,7 +778,8 @@ _METHODS = (
         implemented=True,
         since="1.6",
         doc=(
-            "Full IDs: all wins over latest, latest over args. One bad name fails the whole call.\n"
+            "Full IDs: all wins over latest, latest over args. One bad name fails the whole call; the id of its\n"
+            "ContainerNotFound is empty.\n"
         ),
     ),
     Method(
@@ -885,7 +886,7 @@ _METHODS = (
         implemented=True,
         since="1.6",
         doc=(
-            "What a container changed in its root file system.\n"
+            "What a container changed in its root file system. An unknown container is ErrorOccurred.\n"
         ),
     ),
     Method(

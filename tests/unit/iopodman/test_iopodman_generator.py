@@ -125,6 +125,19 @@ def test_a_name_that_python_cannot_use_is_refused(text: str, reason: str) -> Non
         generate_types.generate_types(parse(text))
 
 
+@pytest.mark.parametrize("name", ["fields", "args", "parameters", "error_name", "class"])
+def test_an_error_parameter_that_would_hide_an_attribute_of_the_exception_is_refused(name: str) -> None:
+    with pytest.raises(IdlError, match=f"E.{name}: not usable as an attribute of an exception"):
+        generate_types.generate_errors(parse(f"interface a.b error E ({name}: int)"))
+
+
+def test_a_method_that_does_not_fit_a_line_breaks_its_inputs_first() -> None:
+    inputs = ", ".join(f"quite_a_long_name_{letter}: string" for letter in "abcde")
+    text = format_interface(parse(f"interface a.b method M({inputs}) -> (x: int)"))
+    broken = inputs.replace(", ", ",\n  ")
+    assert text == f"interface a.b\n\nmethod M(\n  {broken}\n) -> (x: int)\n"
+
+
 def test_comments_become_docstrings_that_cannot_break_out_of_them() -> None:
     text = 'interface a.b\n# ends with a """ and a \\\n# quote "\ntype T (a: int)\n# \\ and "\nmethod M() -> ()'
     module = generate_types.generate_types(parse(text))

@@ -226,6 +226,21 @@ def test_a_reply_has_every_field_and_never_a_null_that_the_python_client_chokes_
             volumes.encode({"volumes": wrong})
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"raw", "Expected `str`, got `bytes`"),
+        (memoryview(b"raw"), "Expected `str`, got `bytes`"),
+        (3, "Expected `str`, got `int`"),
+        (object(), "Encoding objects of type object is unsupported"),
+    ],
+)
+def test_a_reply_with_a_value_of_another_type_is_refused(value: object, text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        METHODS["InspectImage"].encode({"image": value})
+    assert str(caught.value) == f"io.podman.InspectImage: image: {text}"
+
+
 @pytest.mark.parametrize("outputs", [{}, {"containers": []}, {"containers": [], "containerS": []}])
 def test_a_reply_with_other_fields_than_declared_is_refused(outputs: dict[str, object]) -> None:
     with pytest.raises(InvalidValue) as caught:
