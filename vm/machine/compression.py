@@ -78,6 +78,6 @@ def _lz4(data: bytes) -> bytes:
         written = library.LZ4_decompress_safe(data[at : at + length], output, length, LZ4_BLOCK)
         if written < 0:
             raise VMError("lz4: a block is damaged")
-        content += output[:written]
+        content += ctypes.string_at(output, written)
         at += length
     return bytes(content)

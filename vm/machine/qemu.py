@@ -13,7 +13,7 @@ from machine.host import program
 
 MODULES = ("virtio_mmio", "overlay", "virtio_console", "virtio_blk", "virtiofs", "ext4")
 PACKAGE = "qemu-system-x86"
-# QEMU emulates five-level page tables slowly, and `rep movsb` byte by byte: without erms and fsrm the guest copies words
+# QEMU emulates five-level page tables slowly, and `rep movsb` byte by byte: without erms and fsrm words are copied
 EMULATED_CPU = "max,-la57,-erms,-fsrm"
 APPEND = (
     "console=ttyS0 quiet panic=-1 reboot=t oops=panic nokaslr audit=0 apparmor=0 random.trust_cpu=on "
@@ -76,8 +76,8 @@ def virtiofsd_argv(socket: int, directory: str) -> list[str]:
     server = program("virtiofsd", "qemu-system-common")
     usage = subprocess.run([server, "--help"], capture_output=True, text=True, check=False).stdout
     if "-o source=" in usage:  # Debian 12: the one in C that QEMU had before version 8
-        options = f"source={directory},cache=always,sandbox=chroot,log_level=err"
-        return [server, f"--fd={socket}", "-f", "-o", options, "--thread-pool-size=1"]
+        values = f"source={directory},cache=always,sandbox=chroot,log_level=err"
+        return [server, f"--fd={socket}", "-f", "-o", values, "--thread-pool-size=1"]
     options = ["--shared-dir", directory, "--cache", "always", "--sandbox", "chroot", "--log-level", "error"]
     return [server, f"--fd={socket}", *options]
 
@@ -95,4 +95,4 @@ def tsc_khz(seconds: float = 0.03) -> int:
             del byte, counter
     except OSError:  # a host that forbids pages that are both writable and executable
         return 0
-    return round((after - before) * 1_000_000 / (end - start))
+    return int((after - before) * 1_000_000 // (end - start))

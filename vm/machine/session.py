@@ -13,7 +13,7 @@ import sys
 import tempfile
 import termios
 import tty
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 
 from machine import guest, initramfs, kernel, qemu, share, uml
@@ -154,7 +154,7 @@ class Session:
     def _spawn(
         self,
         words: list[str],
-        descriptors: Iterator[int] | list[int] | object,
+        descriptors: Iterable[int],
         terminal: bool = False,
         environment: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
@@ -168,7 +168,7 @@ class Session:
                 stdin=None if terminal else subprocess.DEVNULL,
                 stdout=None if terminal else console,
                 stderr=None if terminal else console,
-                pass_fds=list(descriptors),  # type: ignore[call-overload]
+                pass_fds=tuple(descriptors),
                 env=environment,
                 start_new_session=not terminal,
             )

@@ -7,9 +7,8 @@ import re
 import shlex
 
 # file systems that hold files to share; the rest is the kernel's own or another machine's
-SHARED_TYPES = frozenset(
-    "ext2 ext3 ext4 xfs btrfs f2fs zfs bcachefs overlay erofs squashfs virtiofs 9p fuseblk".split()
-)
+SHARED_TYPES = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs"}
+SHARED_TYPES |= {"overlay", "erofs", "squashfs", "virtiofs", "9p", "fuseblk"}
 LEFT_OUT = ("/proc", "/sys", "/dev", "/run", "/var/lib/docker", "/var/lib/containers", "/var/lib/pyengine")
 
 
