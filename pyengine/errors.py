@@ -19,7 +19,9 @@
     │   └── RequiresCgroupsV2             … because the cgroup or its controller is not delegated to us
     ├── MissingProgram                    a program of the system is absent: its name and package
     ├── StartFailed                       the command could not be started; ``exit_code`` is 126 or 127
-    ├── ExecTimeout                       an exec ran out of its time and was killed
+    ├── WaitTimeout (also a TimeoutError) what was waited for did not come in time
+    │   └── ExecTimeout                   … a command ran out of its time and was killed
+    ├── OutputTooLarge                    a command wrote more than was to be collected
     ├── ArchiveError                      an archive that is corrupt, truncated or hostile
     │   ├── DigestMismatch                … bytes that are not those that were named
     │   ├── UnsafeEntry                   … an entry that would reach outside of its layer
@@ -172,7 +174,23 @@ class StartFailed(PyengineError):
         self.exit_code = exit_code
 
 
-class ExecTimeout(PyengineError):
+class WaitTimeout(PyengineError, TimeoutError):
+    """What was waited for did not come in time."""
+
+
+class OutputTooLarge(PyengineError):
+    """A command wrote more than was to be collected. It ran to its end: ``exit_code`` is what it returned."""
+
+    def __init__(self, limit: int, exit_code: int) -> None:
+        super().__init__(
+            f"the command wrote more than {limit} bytes (exit code {exit_code}): raise output_limit, or read its "
+            "output as it comes with start_attached() or open_exec()"
+        )
+        self.limit = limit
+        self.exit_code = exit_code
+
+
+class ExecTimeout(WaitTimeout):
     """A command in a container ran longer than it was allowed, and was killed with all that it started."""
 
 
