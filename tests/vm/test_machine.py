@@ -26,7 +26,7 @@ NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE
 
 def test_the_environment_is_the_documented_one() -> None:
     allowed = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "TMPDIR", "PYTHONDONTWRITEBYTECODE"}
-    allowed |= {"PYENGINE_VM", "XDG_RUNTIME_DIR", "VM_OUT"}
+    allowed |= {"PYENGINE_VM", "PYENGINE_TEST_HOST", "XDG_RUNTIME_DIR", "VM_OUT"}
     given = {line.partition("=")[0] for line in read(f"/proc/{os.getpid()}/environ").split("\0") if line}
     chosen_by_the_suite = {"HYPOTHESIS_STORAGE_DIRECTORY", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTHONUNBUFFERED"}
     assert given - chosen_by_the_suite <= allowed

@@ -35,6 +35,8 @@ def environment(options: Options, engine: str, terminal: str) -> dict[str, str]:
         # the overlay forgets them anyway, and writing them is slow
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYENGINE_VM": engine,
+        # the system tests make a host of their own (tests/host) unless they are in one
+        "PYENGINE_TEST_HOST": "user" if options.user else "root",
     }
     if options.user:
         variables["XDG_RUNTIME_DIR"] = f"/run/user/{UID}"

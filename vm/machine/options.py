@@ -19,8 +19,9 @@ kernel has. Output is streamed; the exit status is the command's, 124 when it to
 EPILOG = """\
 In the guest: the current directory is the same; /tmp, /var/tmp and /scratch are an empty ext4 disk; the
 environment is PATH (Debian's), HOME, USER, LOGNAME, SHELL, LANG=C.UTF-8, TERM, TMPDIR=/tmp, PYENGINE_VM (the
-engine: kvm, tcg or uml), PYTHONDONTWRITEBYTECODE=1, for the user XDG_RUNTIME_DIR, with --out VM_OUT, and what
---env adds. The user is "tester", 4242, with 65536 subordinate ids from 100000, and owns the cgroup above its own.
+engine: kvm, tcg or uml), PYENGINE_TEST_HOST (root or user: tests/system take the guest as it is),
+PYTHONDONTWRITEBYTECODE=1, for the user XDG_RUNTIME_DIR, with --out VM_OUT, and what --env adds. The user is
+"tester", 4242, with 65536 subordinate ids from 100000, and owns the cgroup above its own.
 
 engines: kvm and tcg are QEMU with Debian's cloud kernel (tcg emulates: user code is 16 times slower); uml is User
 Mode Linux (native user code, slow system calls; without cpuset, hugetlb, NAT, time namespaces, CRIU, id-mapped
