@@ -7,7 +7,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Mapping
 
-from machine.host import program
+from machine.host import VMError, program
 from machine.options import Options
 
 UID = 4242
@@ -18,6 +18,7 @@ OUT = "/run/vm/out"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # the guest has its own of these; a checkout below them is shown in its place all the same
 REPLACED = ("/tmp", "/var/tmp", "/run")
+OWN = ("/dev", "/proc", "/sys")
 
 
 def environment(options: Options, engine: str, terminal: str) -> dict[str, str]:
@@ -77,7 +78,13 @@ def closed_directories(paths: Iterable[str]) -> list[str]:
 
 
 def shown_again(directory: str) -> str:
-    """The child of a replaced directory in which ``directory`` is, or ''."""
+    """The child of a replaced directory in which ``directory`` is, or ''.
+
+    Raises VMError for a directory that cannot be shown.
+    """
+    for parent in OWN:
+        if f"{directory}/".startswith(parent + "/"):
+            raise VMError(f"the guest has {parent} of its own, so it cannot start in {directory}: go elsewhere")
     for parent in REPLACED:
         if directory.startswith(parent + "/"):
             return "/".join(directory.split("/")[: parent.count("/") + 2])

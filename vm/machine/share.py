@@ -51,4 +51,6 @@ def private_root(target: str, directory: str) -> tuple[list[str], str]:
         lines.append(bind if point == "/" else f"if [ -d {place} ] && [ -d {shlex.quote(point)} ]; then {bind}; fi")
     lines.append('exec "$@"')
     script = "\n".join(lines)
-    return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"], target
+    # a process namespace too: User Mode Linux has helpers that outlive it when it is killed
+    words = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [*words, "sh", "-c", script, "sh"], target

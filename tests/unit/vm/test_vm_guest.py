@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine import guest
 from machine.guest import closed_directories, command, configuration, environment, interpreters, shown_again
+from machine.host import VMError
 from machine.options import Options, parse
 
 OPTIONS = Options(("true",), directory="/work")
@@ -106,6 +107,12 @@ def test_a_script_that_names_itself_and_a_missing_file_end() -> None:
 )
 def test_a_checkout_below_a_replaced_directory_is_shown_again(directory: str, shown: str) -> None:
     assert shown_again(directory) == shown
+
+
+@pytest.mark.parametrize("directory", ["/dev/shm", "/proc", "/sys/fs/cgroup"])
+def test_a_directory_that_the_guest_has_of_its_own_is_refused(directory: str) -> None:
+    with pytest.raises(VMError, match=f"cannot start in {directory}: go elsewhere$"):
+        shown_again(directory)
 
 
 def test_settings_open_the_way_to_the_users_interpreter(tmp_path: Path) -> None:

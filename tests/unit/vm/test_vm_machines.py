@@ -166,7 +166,7 @@ def test_the_private_root_binds_outer_mounts_first_and_quotes(monkeypatch: pytes
     words, root = private_root("/r", "/work")
     assert root == "/r"
     assert words[:4] == ["unshare", "--mount", "--propagation", "slave"]
-    first, second = words[6].splitlines()[1:3]
+    first, second = words[words.index("-c") + 1].splitlines()[1:3]
     assert first == "mount --bind / /r; mount -o remount,bind,ro /r"
     assert second.startswith("if [ -d '/r/a b' ] && [ -d '/a b' ]; then mount --bind '/a b' '/r/a b'; ")
 
