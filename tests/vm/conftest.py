@@ -3,7 +3,7 @@
 Which tests a machine can run is chosen by markers and never by skipping:
 
     vm_any            any engine: the default, every test without needs_emulation has it
-    needs_emulation   not in User Mode Linux: cpuset, hugetlb, NAT, time namespaces, CRIU, several CPUs
+    needs_emulation   not in User Mode Linux, which lacks cpuset, hugetlb, NAT, time namespaces, CRIU, CPUs
     as_root, as_user  only as root, only as the unprivileged user; without either, as both
 """
 

@@ -7,12 +7,13 @@ import os
 import signal
 import struct
 
-CLONE3, BPF = 435, 321
+CLONE3, BPF, OPEN_TREE, MOUNT_SETATTR = 435, 321, 428, 442
 CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
 BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE = 5, 8, 15, 6
 MS_PRIVATE, MS_REC = 1 << 18, 1 << 14
+AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP = -100, 0x1000, 1, 0x100000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -68,3 +69,11 @@ def own_namespaces(flags: int) -> None:
                 file.write(value)
     if flags & CLONE_NEWNS:
         mount("none", "/", "none", MS_PRIVATE | MS_REC)
+
+
+def id_mapped(path: str, user_namespace: int) -> int:
+    """A detached mount of a directory whose ids are those of the user namespace, as a descriptor."""
+    tree = check(libc.syscall(OPEN_TREE, AT_FDCWD, path.encode(), OPEN_TREE_CLONE | os.O_CLOEXEC))
+    attributes = ctypes.create_string_buffer(struct.pack("<QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace), 32)
+    check(libc.syscall(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, 32))
+    return tree

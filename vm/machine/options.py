@@ -24,8 +24,8 @@ PYTHONDONTWRITEBYTECODE=1, for the user XDG_RUNTIME_DIR, with --out VM_OUT, and 
 "tester", 4242, with 65536 subordinate ids from 100000, and owns the cgroup above its own.
 
 engines: kvm and tcg are QEMU with Debian's cloud kernel (tcg emulates: user code is 16 times slower); uml is User
-Mode Linux (native user code, slow system calls; without cpuset, hugetlb, NAT, time namespaces, CRIU, id-mapped
-tmpfs). auto takes kvm where a trial boot works, else tcg."""
+Mode Linux (native user code, slow system calls; one CPU, no cpuset, hugetlb, NAT, time namespaces, CRIU).
+auto takes kvm where a trial boot works, else tcg, and for an ordinary user uml."""
 
 
 @dataclass(frozen=True)
