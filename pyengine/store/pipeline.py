@@ -1,0 +1,262 @@
+"""A layer's way from its source into the store: read, keep, inflate, hash and unpack at the same time.
+
+Each stage is an iterator of chunks; two of them run in threads of their own, which is worth it because hashing,
+inflating and writing all let go of the interpreter's lock. The threads end before the call that started them does.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from pyengine.errors import ArchiveError, DigestMismatch, KernelError
+from pyengine.oci.digest import Digest
+from pyengine.store.compression import DETECT_BYTES, decompress, detect
+from pyengine.store.durable import start_write_back
+from pyengine.store.limits import Limits
+
+CHUNK = 1 << 20
+_DEPTH = 8
+_WRITE_BACK = 8 << 20
+
+
+class Relay:
+    """Runs an iterator of chunks in a thread, some chunks ahead of whoever iterates. A context manager that ends
+    the thread, wherever it is."""
+
+    _END = object()
+
+    def __init__(self, source: Iterable[bytes]) -> None:
+        self._queue: queue.Queue[object] = queue.Queue(_DEPTH)
+        self._source = source
+        self._stop = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="pyengine-relay", daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        last: object = self._END
+        try:
+            for chunk in self._source:
+                self._queue.put(chunk)
+                if self._stop.is_set():
+                    break
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that iterates
+            last = error
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+        self._queue.put(last)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self._ended:
+            item = self._queue.get()
+            if isinstance(item, bytes):
+                yield item
+                continue
+            self._ended = True
+            if isinstance(item, BaseException):
+                raise item
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get_nowait()  # a full queue would hold the thread
+            except queue.Empty:
+                self._thread.join(0.001)
+
+
+@dataclass(slots=True)
+class Kept:
+    """What was written on the way: the file, its digest and size, once the stream is at its end."""
+
+    path: str
+    digest: Digest | None = None
+    size: int = 0
+
+
+def keep(chunks: Iterable[bytes], kept: Kept, algorithm: str | None) -> Iterator[bytes]:
+    """Write every chunk to the file ``kept.path`` before handing it on; hash it, unless ``algorithm`` is None."""
+    hasher = Digest.of(b"", algorithm).hasher() if algorithm else None
+    try:
+        fd = os.open(kept.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            started = 0
+            for chunk in chunks:
+                written = os.write(fd, chunk)
+                while written < len(chunk):
+                    written += os.write(fd, memoryview(chunk)[written:])
+                kept.size += len(chunk)
+                if kept.size - started >= _WRITE_BACK:
+                    start_write_back(fd, started, kept.size - started)
+                    started = kept.size
+                if hasher is not None:
+                    hasher.update(chunk)
+                yield chunk
+            os.fchmod(fd, 0o644)
+        finally:
+            os.close(fd)
+    except KernelError:
+        raise
+    except OSError as error:
+        raise KernelError(error.errno or 0, f"write {kept.path}", remedy=_remedy(error)) from error
+    if hasher is not None and algorithm:
+        kept.digest = Digest(algorithm, hasher.hexdigest())
+
+
+def _remedy(error: OSError) -> str:
+    import errno
+
+    return "the disk of the store is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+
+
+@dataclass(slots=True)
+class Measured:
+    """What :func:`measure` has seen so far."""
+
+    size: int = 0
+    digest: Digest | None = None
+
+
+def measure(
+    chunks: Iterable[bytes], seen: Measured, algorithm: str, bounds: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """Hash and count chunks on their way. ``bounds`` is called with the bytes so far and raises if they are too many."""
+    hasher = Digest.of(b"", algorithm).hasher()
+    for chunk in chunks:
+        seen.size += len(chunk)
+        if bounds is not None:
+            bounds(seen.size)
+        hasher.update(chunk)
+        yield chunk
+    seen.digest = Digest(algorithm, hasher.hexdigest())
+
+
+def sniff(chunks: Iterable[bytes]) -> tuple[str, Iterator[bytes]]:
+    """The compression that a stream really has, whatever it is named, and the stream from its start."""
+    iterator = iter(chunks)
+    head = b""
+    while len(head) < DETECT_BYTES:
+        chunk = next(iterator, None)
+        if chunk is None:
+            break
+        head += chunk
+
+    def whole() -> Iterator[bytes]:
+        if head:
+            yield head
+        yield from iterator
+
+    return detect(head), whole()
+
+
+def uncompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A stream with its compression, if any, taken off."""
+    compression, whole = sniff(chunks)
+    return decompress(whole, compression)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a layer must be; None where nothing is known. ``size`` and ``digest`` are those of the blob as it
+    comes, ``diff_id`` is that of the tar inside."""
+
+    what: str
+    diff_id: Digest | None = None
+    digest: Digest | None = None
+    size: int | None = None
+
+    def check(self, blob: Kept, digest: Digest, diff_id: Digest) -> None:
+        """:class:`DigestMismatch` if what came is not it."""
+        if self.size is not None and blob.size != self.size:
+            raise DigestMismatch(f"{self.what}: size", str(self.size), str(blob.size))
+        if self.digest is not None and digest != self.digest:
+            raise DigestMismatch(f"{self.what}: digest", str(self.digest), str(digest))
+        if self.diff_id is not None and diff_id != self.diff_id:
+            raise DigestMismatch(f"{self.what}: diff id", str(self.diff_id), str(diff_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A layer that went through: its blob (``path``, ``digest``, ``size`` as it came, ``compression`` that it really
+    has) and the tar inside (``diff_id``, ``diff_size``)."""
+
+    path: str
+    digest: Digest
+    size: int
+    compression: str
+    diff_id: Digest
+    diff_size: int
+
+
+def stream_layer(
+    chunks: Iterable[bytes],
+    path: str,
+    expected: Expected,
+    limits: Limits,
+    consume: Callable[[Iterator[bytes]], None],
+    progress: Callable[[int], None] | None = None,
+) -> Streamed:
+    """Keep a layer's blob in the file ``path``, inflate it, and let ``consume`` have the tar, all at the same time.
+
+    ``progress`` is called in this thread with the bytes of the tar so far.
+
+    :raises ArchiveError: (or a subclass) if the stream is corrupt, too large or not what is ``expected``
+    """
+    compression, whole = sniff(_bounded(chunks, expected))
+    blob = Kept(path)
+    tar = Measured()
+    diff_algorithm = expected.diff_id.algorithm if expected.diff_id else "sha256"
+    blob_algorithm = expected.digest.algorithm if expected.digest else "sha256"
+    # The digest of what is not compressed is its diff id: hashed once.
+    separate = compression != "" or blob_algorithm != diff_algorithm
+
+    def bounds(size: int) -> None:
+        limits.check_stream(blob.size, size)
+
+    with (
+        Relay(decompress(keep(whole, blob, blob_algorithm if separate else None), compression)) as inflated,
+        Relay(measure(inflated, tar, diff_algorithm, bounds)) as measured,
+    ):
+        consume(_watched(measured, progress) if progress else iter(measured))
+        for _ in measured:  # what is behind the end of the tar belongs to the digest as well
+            pass
+    if tar.digest is None:
+        raise ArchiveError(f"{expected.what}: the stream was not read to its end")
+    digest = blob.digest if blob.digest is not None else tar.digest
+    expected.check(blob, digest, tar.digest)
+    return Streamed(path, digest, blob.size, compression, tar.digest, tar.size)
+
+
+def _bounded(chunks: Iterable[bytes], expected: Expected) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if expected.size is not None and size > expected.size:
+            raise DigestMismatch(f"{expected.what}: size", str(expected.size), f"more than {expected.size}")
+        yield chunk
+
+
+def _watched(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        progress(size)
+        yield chunk
+
+
+def file_chunks(path: str) -> Iterator[bytes]:
+    """The content of a file."""
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
