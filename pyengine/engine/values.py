@@ -7,6 +7,7 @@ those of podman 1.6 (reference: containers.md §5.2).
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -79,6 +80,24 @@ def parse_integer(text: str, what: str, least: int = -LARGEST - 1, most: int = L
     if value is None or not least <= value <= most:
         raise InvalidValue(f"{what} {text[:40]!r}: expected an integer from {least} to {most}")
     return value
+
+
+def parse_signal(text: str) -> int:
+    """A number from 1 to 64, or a name with or without ``SIG``, in any case; ``RTMIN+3``, ``RTMAX-1``."""
+    name = text.upper().removeprefix("SIG")
+    base, sign, offset = re.fullmatch(r"(.*?)(?:([+-])(\d{1,2}))?", name, re.ASCII | re.DOTALL).groups()  # type: ignore[union-attr]
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= 64:
+        return int(text[:4])
+    number = getattr(signal.Signals, f"SIG{base}", 0)
+    if sign and base in ("RTMIN", "RTMAX"):
+        number += int(sign + offset)
+        if not signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+            number = 0
+    elif sign:
+        number = 0
+    if not number:
+        raise InvalidValue(f"signal {text[:40]!r}: expected a number from 1 to 64 or a name such as SIGTERM")
+    return int(number)
 
 
 def parse_cpu_list(text: str, what: str) -> str:

@@ -37,8 +37,8 @@ class ConsoleSize(_Struct, frozen=True, kw_only=True):
 class User(_Struct, frozen=True, kw_only=True):
     """Numeric ids inside the container."""
 
-    uid: int = 0
-    gid: int = 0
+    uid: int
+    gid: int
     umask: int | None = None
     additional_gids: tuple[int, ...] = ()
     username: str = ""
@@ -85,7 +85,7 @@ class CpuAffinity(_Struct, frozen=True, kw_only=True):
 class Process(_Struct, frozen=True, kw_only=True):
     terminal: bool = False
     console_size: ConsoleSize | None = None
-    user: User = msgspec.field(default_factory=User)
+    user: User = msgspec.field(default_factory=lambda: User(uid=0, gid=0))
     args: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     cwd: str
