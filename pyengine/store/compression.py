@@ -65,7 +65,7 @@ def decompress(chunks: Iterable[bytes], compression: str) -> Iterator[bytes]:
 def _members(
     chunks: Iterable[bytes],
     make: Callable[[], Any],
-    error: type[Exception],
+    error: type[Exception] | Any,
     name: str,
     *,
     zlib_like: bool = False,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pyengine.errors import AmbiguousName, ContainerNotFound, ImageNotFound, NameInUse
 from pyengine.store.database import Database
+from pyengine.store.work import WorkDirectory
 
 _COLUMNS = "id, name, config, created_ns, image, layer"
 
@@ -40,9 +43,12 @@ class Containers:
         *,
         image: str | None = None,
         layer: int | None = None,
+        place: Callable[[], None] | None = None,
     ) -> ContainerRecord:
         """Claim ``name`` and add the container, in one transaction.
 
+        ``place`` renames the container's directory into place inside the transaction: a directory that no row names
+        while somebody else holds the transaction was left by a crash.
         ``image`` and ``layer`` keep that image and that layer, with all below it, from being removed.
 
         :raises NameInUse: the name or the ID belongs to another container or pod
@@ -57,6 +63,8 @@ class Containers:
                 f"INSERT INTO containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
                 (id, name, config, created_ns, image, layer),
             )
+            if place is not None:
+                place()
         return ContainerRecord(id, name, config, created_ns, image, layer)
 
     def get(self, id: str) -> ContainerRecord:
@@ -115,6 +123,14 @@ class Containers:
         with self._database.transaction() as cursor:
             if cursor.execute("UPDATE containers SET config = ? WHERE id = ?", (config, id)).rowcount == 0:
                 raise ContainerNotFound(id, f"no container with ID {id} found: no such container")
+
+    def remove_debris(self, directory: str, work: WorkDirectory) -> None:
+        """Move every directory of a container that no row names into ``work``, to go with it."""
+        with self._database.transaction() as cursor:
+            known = {str(id) for (id,) in cursor.execute("SELECT id FROM containers")}
+            for name in os.listdir(directory):
+                if name not in known:
+                    os.rename(f"{directory}/{name}", work.new_path("debris"))
 
     def using_image(self, image: str) -> list[str]:
         """The IDs of the containers that were made from the image with this ID."""

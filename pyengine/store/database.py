@@ -46,6 +46,7 @@ CREATE INDEX image_layers_by_layer ON image_layers (layer);
 CREATE TABLE image_blobs (
     image   TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
     digest  TEXT NOT NULL,
+    diff_id TEXT,
     PRIMARY KEY (image, digest)
 ) WITHOUT ROWID;
 CREATE INDEX image_blobs_by_digest ON image_blobs (digest);

@@ -86,7 +86,8 @@ class NewLayer:
 @dataclass(frozen=True, slots=True)
 class NewImage:
     """An image for :meth:`Images.commit`. ``layers`` are bottom first; ``blobs`` are the digests of all that belongs to
-    it, manifest and configuration included; ``names`` are full names."""
+    it, manifest and configuration included; ``layer_blobs`` are those of the layers, bottom first; ``names`` are
+    full names."""
 
     digest: Digest
     media_type: str
@@ -95,6 +96,7 @@ class NewImage:
     created_ns: int
     layers: Sequence[NewLayer]
     blobs: Sequence[Digest]
+    layer_blobs: Sequence[Digest]
     names: Sequence[str] = field(default=())
 
     @property
@@ -144,6 +146,13 @@ class Images:
             id = lookup.lookup(text, candidates).id
             rows = cursor.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (id,)).fetchall()
             return self._read(cursor, rows)[0]
+
+    def is_blob_of(self, digest: Digest, diff_id: Digest) -> bool:
+        """Whether a stored image has this blob as a layer with this diff id, which was verified when it came."""
+        rows = self._database.query(
+            "SELECT 1 FROM image_blobs WHERE digest = ? AND diff_id = ? LIMIT 1", (str(digest), str(diff_id))
+        )
+        return bool(rows)
 
     def dangling(self) -> list[Image]:
         """The images without a name."""
@@ -278,9 +287,11 @@ class Images:
                 "INSERT INTO image_layers (image, position, layer) VALUES (?, ?, ?)",
                 [(image.id, position, n) for position, n in enumerate(numbers)],
             )
+        pairs = zip(image.layer_blobs, image.layers, strict=True)
+        diff_ids = {digest: str(layer.diff_id) for digest, layer in pairs}
         cursor.executemany(
-            "INSERT OR IGNORE INTO image_blobs (image, digest) VALUES (?, ?)",
-            [(image.id, str(digest)) for digest in image.blobs],
+            "INSERT OR IGNORE INTO image_blobs (image, digest, diff_id) VALUES (?, ?, ?)",
+            [(image.id, str(digest), diff_ids.get(digest)) for digest in image.blobs],
         )
         for name in image.names:
             self._give_name(cursor, image.id, name)

@@ -119,7 +119,7 @@ class Layers:
             unpacker.unpack(tar.Stream(stream))
 
         try:
-            blob = stream_layer(chunks, work.new_path("blob"), expected, options.limits, consume, progress)
+            blob = stream_layer(chunks, work.new_path("blob"), expected, options.limits, consume, progress=progress)
         finally:
             os.close(root)
         return UnpackedLayer(directory, blob, unpacker.report)

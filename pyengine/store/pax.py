@@ -100,7 +100,7 @@ def timestamp(text: bytes) -> int:
     return max(-_MAX_NS, -value) if sign else min(_MAX_NS, value)
 
 
-def apply_pax(entry: Entry, defaults: PaxRecords | None, records: PaxRecords | None, limits: Limits) -> None:
+def apply_pax(entry: Entry, defaults: PaxRecords | None, records: PaxRecords | None) -> None:
     """Let the records overrule what the header says. The member's own records come before the global ones.
 
     An empty value takes a record back, except for extended attributes, which may be empty.
@@ -127,7 +127,7 @@ def apply_pax(entry: Entry, defaults: PaxRecords | None, records: PaxRecords | N
         elif keyword == b"gid":
             entry.gid = decimal(value, "gid")
     if records is not None:
-        _apply_sparse(entry, records, limits)
+        _apply_sparse(entry, records)
 
 
 def _text(value: bytes) -> bytes:
@@ -136,7 +136,7 @@ def _text(value: bytes) -> bytes:
     return value
 
 
-def _apply_sparse(entry: Entry, records: PaxRecords, limits: Limits) -> None:
+def _apply_sparse(entry: Entry, records: PaxRecords) -> None:
     values = records.values
     name = values.get(b"GNU.sparse.name")
     if name:

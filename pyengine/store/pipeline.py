@@ -131,7 +131,7 @@ class Measured:
 def measure(
     chunks: Iterable[bytes], seen: Measured, algorithm: str, bounds: Callable[[int], None] | None = None
 ) -> Iterator[bytes]:
-    """Hash and count chunks on their way. ``bounds`` is called with the bytes so far and raises if they are too many."""
+    """Hash and count chunks on their way. ``bounds`` gets the bytes so far and raises if they are too many."""
     hasher = Digest.of(b"", algorithm).hasher()
     for chunk in chunks:
         seen.size += len(chunk)
@@ -205,6 +205,7 @@ def stream_layer(
     expected: Expected,
     limits: Limits,
     consume: Callable[[Iterator[bytes]], None],
+    *,
     progress: Callable[[int], None] | None = None,
 ) -> Streamed:
     """Keep a layer's blob in the file ``path``, inflate it, and let ``consume`` have the tar, all at the same time.

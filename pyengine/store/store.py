@@ -71,6 +71,7 @@ class Store:
             # The directories stay until all is in order: a crash in here is found again.
             with self.work() as directory:
                 self.images.remove_debris(directory)
+                self.containers.remove_debris(f"{self.root}/containers", directory)
                 self.images.rewrite_index(directory)
         finally:
             work.remove_abandoned(found)

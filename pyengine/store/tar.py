@@ -188,7 +188,7 @@ def entries(stream: Stream, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
         if long_link is not None:
             entry.link = long_link
         if records is not None or defaults is not None:
-            apply_pax(entry, defaults, records, limits)
+            apply_pax(entry, defaults, records)
         if entry.type in _WITHOUT_DATA:
             # Some writers repeat the target's size in a hard link; no data follows. All readers agree on that.
             entry.size = entry.stored = 0
@@ -217,7 +217,7 @@ def _extension(stream: Stream, block: bytes, limits: Limits) -> bytes:
     if size < 0:
         raise ArchiveError("tar header is corrupt: negative size")
     if size > limits.header:
-        raise ArchiveTooLarge(f"tar archive has an extended header of {size} bytes: at most {limits.header} are accepted")
+        raise ArchiveTooLarge(f"tar archive has an extended header of {size} bytes: {limits.header} are accepted")
     data = stream.take(size)
     padding = -size % BLOCK
     if len(data) < size or len(stream.take(padding)) < padding:

@@ -98,7 +98,7 @@ class Tree:
             raise
         return current
 
-    def make_directory(self, parent: int, base: bytes, path: bytes) -> bool:
+    def make_directory(self, parent: int, base: bytes) -> bool:
         """Make a directory, or find it there; False if something else has the name."""
         try:
             os.mkdir(base, 0o700, dir_fd=parent)

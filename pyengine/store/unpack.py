@@ -173,10 +173,10 @@ class Unpacker:
             os.close(fd)
 
     def _directory(self, entry: tar.Entry, parent: int, base: bytes, path: bytes) -> None:
-        if self._tree.make_directory(parent, base, path) is False:
+        if self._tree.make_directory(parent, base) is False:
             was_whiteout = path in self._whiteouts
             self._make_room(parent, base, path)
-            self._tree.make_directory(parent, base, path)
+            self._tree.make_directory(parent, base)
             if was_whiteout:
                 self._opaque.add(path)  # removed below and made anew: nothing from below may show through
         self._directories[path] = _Attributes(entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.xattrs)
@@ -374,7 +374,7 @@ def _explained(error: OSError, entry: tar.Entry) -> Exception:
     return KernelError(number, what, remedy=remedy)
 
 
-def iterate_dropped(report: UnpackReport) -> Iterator[str]:
+def lines(report: UnpackReport) -> Iterator[str]:
     """The lines to tell people what was left out."""
     for path, what, reason in report.dropped:
         yield f"{path}: {what} left out: {reason}"
