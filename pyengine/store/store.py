@@ -6,6 +6,7 @@ import os
 from types import TracebackType
 
 from pyengine.errors import KernelError, StoreError
+from pyengine.linux.faults import fault
 from pyengine.store import work
 from pyengine.store.blobs import LAYOUT, Blobs
 from pyengine.store.containers import Containers
@@ -34,7 +35,7 @@ class Store:
         self.root = os.path.abspath(root)
         self.run_root = os.path.abspath(run_root)
         if any(character in self.root for character in ":,\\"):
-            raise StoreError(f"the root directory {self.root!r} has ':', ',' or '\\' in its name: overlayfs cannot have it")
+            raise StoreError(f"the root directory {self.root!r} has a colon, comma or backslash in it: overlayfs cannot")
         for path in (self.root, self.run_root, *(f"{self.root}/{name}" for name in _DIRECTORIES)):
             _make_private(path)
         self.database = Database(f"{self.root}/engine.db")
@@ -73,8 +74,12 @@ class Store:
                 self.images.remove_debris(directory)
                 self.containers.remove_debris(f"{self.root}/containers", directory)
                 self.images.rewrite_index(directory)
+            for path, _ in found:
+                fault("work-sweep")
+                work.remove_tree(path)
         finally:
-            work.remove_abandoned(found)
+            for _, fd in found:
+                os.close(fd)
         return len(found)
 
     def close(self) -> None:

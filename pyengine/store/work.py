@@ -109,14 +109,3 @@ def abandoned(parent: str) -> list[tuple[str, int]]:
         if fd is not None:
             found.append((path, fd))
     return found
-
-
-def remove_abandoned(found: list[tuple[str, int]]) -> None:
-    """Remove what :func:`abandoned` found, and close the descriptors."""
-    try:
-        for path, _ in found:
-            fault("work-sweep")
-            remove_tree(path)
-    finally:
-        for _, fd in found:
-            os.close(fd)

@@ -21,6 +21,7 @@ from pyengine.oci.image import (
     decode_config,
     decode_document,
     decode_index,
+    decode_manifest,
     effective_media_type,
 )
 from pyengine.oci.reference import Reference
@@ -117,7 +118,7 @@ def _image(files: Files, descriptor: Descriptor, names: list[str], limits: Limit
         data = read_document(files, descriptor, limits)
         document = decode_document(data, descriptor.media_type)
         if isinstance(document, Manifest):
-            return image_of(files, data, document, descriptor.media_type, names, limits)
+            return image_of(files, data, descriptor.media_type, names, limits)
         descriptor = one_of(document)
     raise ArchiveError("the OCI layout has indexes inside of indexes, too deep to follow")
 
@@ -130,10 +131,9 @@ def one_of(index: Index) -> Descriptor:
     return ours[0]
 
 
-def image_of(
-    files: Files, data: bytes, manifest: Manifest, media_type: str, names: list[str], limits: Limits
-) -> SourceImage:
+def image_of(files: Files, data: bytes, media_type: str, names: list[str], limits: Limits) -> SourceImage:
     """The image that a manifest in a layout describes."""
+    manifest = decode_manifest(data, media_type)
     check_types(manifest)
     config = read_document(files, manifest.config, limits)
     decode_config(config)
@@ -148,7 +148,7 @@ def image_of(
 def check_types(manifest: Manifest) -> None:
     """:class:`ArchiveError` if the manifest is of something else than a container image (an artifact, a helm chart)."""
     if manifest.config.media_type not in CONFIG_TYPES:
-        raise ArchiveError(f"the manifest has a configuration of type {manifest.config.media_type[:100]!r}: not an image")
+        raise ArchiveError(f"the manifest has a configuration of type {manifest.config.media_type[:80]!r}: no image")
     for layer in manifest.layers:
         if layer.media_type not in LAYER_TYPES:
             raise ArchiveError(f"the manifest has a layer of type {layer.media_type[:100]!r}, which is not supported")
