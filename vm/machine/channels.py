@@ -1,4 +1,4 @@
-"""Carries the guest's channels: control lines, output, result files, input; and keeps the time."""
+"""Carries the guest's channels: control lines, output, result files; and keeps the time."""
 
 from __future__ import annotations
 
@@ -83,8 +83,6 @@ class Conversation:
         with self._selector as selector:
             for name in ("control", *targets):
                 selector.register(self._channels[name], selectors.EVENT_READ, name)
-            if self._options.stdin:
-                self._watch_stdin()
             limit = time.monotonic() + self._options.boot_timeout
             open_channels = 1 + len(targets)
             while open_channels:
@@ -92,10 +90,7 @@ class Conversation:
                 if now > limit:
                     return self._late()
                 for key, _ in selector.select(min(TICK, limit - now)):
-                    if key.data == "stdin":
-                        self._pass_stdin()
-                        continue
-                    data = self._receive(key.data)
+                    data = self._channels[key.data].recv(BLOCK)
                     if not data:
                         selector.unregister(key.fileobj)
                         open_channels -= 1
@@ -107,12 +102,6 @@ class Conversation:
                     # what the machine sent before it ended is still in the sockets, and no more will come
                     limit = min(limit, time.monotonic() + 4 * TICK)
         return outcome
-
-    def _receive(self, name: str) -> bytes:
-        try:
-            return self._channels[name].recv(BLOCK)
-        except ConnectionResetError:  # QEMU ended with our input unread
-            return b""
 
     def _says_start(self, data: bytes) -> bool:
         before = self._outcome.started
@@ -129,22 +118,6 @@ class Conversation:
         else:
             outcome.failure = f"the command was not reached in {self._options.boot_timeout:g} s"
         return outcome
-
-    def _watch_stdin(self) -> None:
-        try:
-            self._selector.register(0, selectors.EVENT_READ, "stdin")
-        except PermissionError:  # epoll refuses regular files, which are always ready
-            while data := os.read(0, BLOCK):
-                self._channels["in"].sendall(data)
-            self._channels["in"].shutdown(socket.SHUT_WR)
-
-    def _pass_stdin(self) -> None:
-        data = os.read(0, BLOCK)
-        if data:
-            self._channels["in"].sendall(data)
-        else:
-            self._selector.unregister(0)
-            self._channels["in"].shutdown(socket.SHUT_WR)
 
 
 def write_all(descriptor: int | None, data: bytes) -> None:

@@ -115,7 +115,6 @@ def settings(options: Options, engine: str, seed: str, columns: int, rows: int) 
         "SHOWN": shown_again(options.directory),
         "OUT": OUT if options.out else "",
         "TTY": "1" if options.tty else "",
-        "STDIN": "1" if options.stdin else "",
         "COLUMNS": columns,
         "ROWS": rows,
         "SEED": seed,

@@ -36,7 +36,6 @@ class Options:
     engine: str = "auto"
     user: bool = False
     tty: bool = False
-    stdin: bool = False
     probe: bool = False
     verbose: bool = False
     keep: bool = False
@@ -92,7 +91,6 @@ def parse(arguments: list[str]) -> Options:
     add("--cpus", type=int, default=default.cpus, help="2 unless told; uml has one")
     add("--env", type=_variable, action="append", default=[], metavar="NAME[=VALUE]")
     add("--out", metavar="DIRECTORY", help="what the command leaves in $VM_OUT is copied there")
-    add("-i", "--stdin", action="store_true", help="give the standard input to the command")
     add("-t", "--tty", action="store_true", help="a terminal; without a command a shell")
     add("--probe", action="store_true", help="only say which engine would be used and why, as JSON")
     add("--keep", action="store_true", help="keep the run directory with the console's log")
@@ -101,8 +99,6 @@ def parse(arguments: list[str]) -> Options:
     found = parser.parse_args(arguments)
     if not (found.command or found.tty or found.probe):
         parser.error("no command")
-    if found.tty and found.stdin:
-        parser.error("--tty has the standard input already")
     if found.cpus < 1:
         parser.error("--cpus must be at least 1")
     return Options(
@@ -110,7 +106,6 @@ def parse(arguments: list[str]) -> Options:
         engine=found.engine,
         user=found.user,
         tty=found.tty,
-        stdin=found.stdin,
         probe=found.probe,
         verbose=found.verbose,
         keep=found.keep,

@@ -23,7 +23,7 @@ from machine.options import Options
 from machine.probe import Choice
 
 # in the order in which the guest numbers them
-CHANNELS = ("control", "out", "err", "files", "in")
+CHANNELS = ("control", "out", "err", "files")
 ATTEMPTS = 2
 FAILED = 125
 

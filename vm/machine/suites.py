@@ -27,7 +27,10 @@ GRACE = 200
 
 @dataclass(frozen=True)
 class Suite:
-    """Tests by marker expression, and the machine for them; ``bound`` is in seconds, without the boot."""
+    """Tests by marker expression, and the machine for them; ``bound`` is in seconds, without the boot.
+
+    The engine ``host`` is no machine: those tests start machines themselves.
+    """
 
     name: str
     engine: str
@@ -43,8 +46,10 @@ WITHOUT_KVM = (
     Suite("uml-root", "uml", False, "vm_any and not as_user"),
     Suite("uml-user", "uml", True, "vm_any and not as_root"),
     Suite("emulation-user", "tcg", True, "needs_emulation and not as_root"),
+    Suite("vm-run", "host", False, "", ("vm/tests",)),
 )
 WITH_KVM = (
+    Suite("vm-run", "host", False, "", ("vm/tests",)),
     Suite("kvm-root", "kvm", False, "not as_user"),
     Suite("kvm-user", "kvm", True, "not as_root"),
 )
@@ -103,16 +108,19 @@ def parse_junit(text: str) -> tuple[int, int, int]:
 
 def words(suite: Suite, extra: list[str]) -> list[str]:
     """The command line that runs a suite."""
+    results = os.path.join(RESULTS, suite.name)
+    pytest = [os.path.join(CHECKOUT, ".venv/bin/pytest"), "-q", "-p", "no:cacheprovider"]
+    if suite.engine == "host":
+        return [*pytest, f"--junitxml={results}/junit.xml", "-m", suite.markers, *extra, *suite.paths]
     line = [os.path.join(VM, "run"), "--engine", suite.engine, "--timeout", str(suite.bound)]
     line += ["--user"] if suite.user else []
-    line += ["--out", os.path.join(RESULTS, suite.name)]
+    line += ["--out", results]
     # what pytest does not load it need not start: xdist has nothing to do on so few CPUs
     line += ["--env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", "--env", "PYTHONUNBUFFERED=1"]
     # the checkout is not the user's to write
     line += ["--env", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis", "--"]
-    line += [os.path.join(CHECKOUT, ".venv/bin/pytest"), "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-    line += [f"--junitxml={guest.OUT}/junit.xml", "-m", suite.markers, *extra, *suite.paths]
-    return line
+    line += [*pytest, "-p", "pytest_timeout", f"--junitxml={guest.OUT}/junit.xml"]
+    return [*line, "-m", suite.markers, *extra, *suite.paths]
 
 
 def run(suite: Suite, extra: list[str]) -> Result:
@@ -171,7 +179,10 @@ def run_all(suites: list[Suite], jobs: int, extra: list[str]) -> list[Result]:
             result = run(suite, extra)
             with lock:
                 results.append(result)
-                print(f"----- {suite.name}: {suite.markers}\n{result.output.rstrip()}\n", flush=True)
+                print(
+                    f"----- {suite.name}: {' '.join(suite.paths)} -m '{suite.markers}'\n{result.output.rstrip()}\n",
+                    flush=True,
+                )
 
     lanes = [threading.Thread(target=lane) for _ in range(jobs)]
     for thread in lanes:
@@ -206,7 +217,9 @@ def main(arguments: list[str]) -> int:
         suites = [suite for suite in suites if not options.only or suite.name in options.only]
         if options.list:
             for suite in suites:
-                print(f"{suite.name:16} {suite.engine}{' --user' if suite.user else ''}  -m '{suite.markers}'")
+                print(
+                    f"{suite.name:16} {suite.engine}{' --user' if suite.user else ''}  {' '.join(suite.paths)} -m '{suite.markers}'"
+                )
             return 0
         start = time.monotonic()
         prepare()

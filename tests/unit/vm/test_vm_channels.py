@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from machine.channels import ControlLines, Conversation, Outcome
 from machine.host import VMError
 from machine.options import Options
 
-NAMES = ("control", "out", "err", "files", "in")
+NAMES = ("control", "out", "err", "files")
 
 
 @given(st.lists(st.integers(0, 40)))
@@ -126,33 +125,3 @@ def test_files_that_end_early_are_an_error(guest: Guest, tmp_path: Path) -> None
     guest.end()
     with pytest.raises(VMError, match=r"could not be unpacked to .*/out$"):
         guest.talk(Options(("true",), out=str(tmp_path / "out")))
-
-
-@pytest.mark.parametrize("kind", ["file", "pipe"])
-def test_input_is_passed_whole(guest: Guest, tmp_path: Path, kind: str) -> None:
-    code = (
-        "import os, socket, subprocess, sys\n"
-        "from machine.channels import Conversation\n"
-        "from machine.options import Options\n"
-        "names = ('control','out','err','files','in')\n"
-        "pairs = {n: socket.socketpair() for n in names}\n"
-        "pairs['control'][1].sendall(b'start\\n')\n"
-        "p = subprocess.Popen(['sleep', '0.3'], pass_fds=[pairs[n][1].fileno() for n in names[:4]])\n"
-        "for n in names[:4]: pairs[n][1].close()\n"
-        "host = {n: a for n,(a,b) in pairs.items()}\n"
-        "Conversation(Options(('x',), stdin=True), host, p).carry()\n"
-        "host['in'].close()\n"
-        "sys.stdout.buffer.write(pairs['in'][1].makefile('rb').read())\n"
-    )
-    content = b"line\n" * 1000
-    (tmp_path / "input").write_bytes(content)
-    vm = str(Path(__file__).parents[3] / "vm")
-    with (tmp_path / "input").open("rb") as file:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            **({"stdin": file} if kind == "file" else {"input": content}),
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": vm},
-            check=True,
-        )
-    assert done.stdout == content

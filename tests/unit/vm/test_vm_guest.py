@@ -149,7 +149,6 @@ def test_options_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "message"),
     [
         ([], "no command"),
-        (["--tty", "--stdin"], "--tty has the standard input already"),
         (["--timeout", "0", "x"], "not a time in seconds: '0'"),
         (["--timeout", "nan", "x"], "not a time in seconds: 'nan'"),
         (["--memory", "much", "x"], "not a size: 'much'"),

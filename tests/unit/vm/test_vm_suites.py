@@ -66,12 +66,18 @@ def test_a_suite_runs_bounded_in_its_engine_without_cache_and_xdist() -> None:
     assert "--junitxml=/run/vm/out/junit.xml" in command
 
 
+def test_the_tests_of_vm_run_itself_run_on_the_host() -> None:
+    line = words(Suite("x", "host", False, "", ("vm/tests",)), [])
+    assert line[0].endswith("/.venv/bin/pytest")
+    assert line[-3:] == ["-m", "", "vm/tests"]
+
+
 def test_every_test_is_in_a_suite_that_can_run_it() -> None:
     """Each combination of markers is chosen by exactly the suites of the users and engines that it allows."""
     for emulation in (True, False):
         for user in (True, False):
             facts = {"needs_emulation": emulation, "vm_any": not emulation, "as_root": not user, "as_user": user}
             for table in (suites.WITHOUT_KVM, suites.WITH_KVM):
-                chosen = [suite for suite in table if eval(suite.markers, {}, facts)]
+                chosen = [suite for suite in table if suite.engine != "host" and eval(suite.markers, {}, facts)]
                 assert [suite.user for suite in chosen] == [user]
                 assert all(suite.engine != "uml" for suite in chosen) or not emulation
