@@ -44,7 +44,8 @@ class Suite:
         return " ".join(self.paths) + (f" -m '{self.markers}'" if self.markers else "")
 
 
-# the longest first: they run side by side. User Mode Linux runs Python at native speed, so it takes what it can; emulation takes what only it can
+# The longest come first, since they run side by side. User Mode Linux runs Python at native speed, so it takes what
+# it can, and emulation what only it can.
 VM_RUN = Suite("vm-run", "host", False, "", ("vm/tests",))
 WITHOUT_KVM = (
     VM_RUN,
