@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pyengine.engine.names import check_name
 from pyengine.engine.request_mounts import MountRequest, check_destinations
 from pyengine.engine.request_resources import DeviceRequest, DeviceRule, ResourceRequest, Ulimit
-from pyengine.engine.values import LARGEST_ID, IdRange, check_ranges
+from pyengine.engine.values import LARGEST_ID, IdRange
 from pyengine.errors import InvalidValue
+from pyengine.linux.idmap import check_maps
+from pyengine.linux.namespaces import Namespace
+from pyengine.linux.sysctls import check_sysctl
 from pyengine.typing import override
 
 DEFAULT_SHM_SIZE = 65_536_000
@@ -27,10 +30,6 @@ DEFAULT_STOP_TIMEOUT = 10
 LOG_DRIVERS = ("k8s-file", "json-file", "none")
 
 _USER = re.compile(r"[^:\0\n]*(?::[^:\0\n]+)?")
-_SYSCTLS = re.compile(
-    r"net\..+|fs\.mqueue\..+|kernel\.(?:msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)", re.ASCII
-)
-
 # kind: modes that need nothing else; `container:` and `ns:` are for all
 _MODES = {
     "pid": ("private", "host"),
@@ -228,6 +227,8 @@ class ContainerRequest:
                 raise InvalidValue(f"group {group[:100]!r}: expected a name or a number")
             if group.isdecimal() and int(group) > LARGEST_ID:
                 raise InvalidValue(f"group {group[:100]!r} is above {LARGEST_ID}")
+        if both := set(self.cap_add) & set(self.cap_drop):
+            raise InvalidValue(f"capabilities are both added and dropped: {', '.join(sorted(both))}")
         if self.oom_score_adj is not None and not -1000 <= self.oom_score_adj <= 1000:
             raise InvalidValue(f"oom score adjustment {self.oom_score_adj}: expected -1000 to 1000")
         if self.stop_signal is not None and not 1 <= self.stop_signal <= 64:
@@ -245,12 +246,10 @@ class ContainerRequest:
             seen.add(limit.name)
 
     def _check_namespaces(self) -> None:
-        for name in self.sysctls:
-            if _SYSCTLS.fullmatch(name) is None or ".." in name:
-                raise InvalidValue(f"sysctl {name[:100]!r} is not one of a namespace: it would change the host's")
-            kind, request = ("net", self.net) if name.startswith("net.") else ("ipc", self.ipc)
-            if request.mode == "host":
-                raise InvalidValue(f"sysctl {name!r} would change the host's, since the {kind} namespace is the host's")
+        kinds = ((Namespace.NETWORK, self.net), (Namespace.IPC, self.ipc), (Namespace.UTS, self.uts))
+        private = {kind for kind, asked in kinds if asked.mode != "host"}
+        for name, value in self.sysctls.items():
+            check_sysctl(name, value, private)
         mode = self.user_namespace.mode if self.user_namespace else ""
         if (self.uid_map or self.gid_map) and mode not in ("", "private"):
             raise InvalidValue(f"id mappings and user namespace {self.user_namespace} contradict each other")
@@ -258,8 +257,9 @@ class ContainerRequest:
             raise InvalidValue("id mappings are needed for both users and groups")
         if mode == "private" and not self.uid_map:
             raise InvalidValue("a private user namespace needs id mappings")
-        check_ranges(self.uid_map)
-        check_ranges(self.gid_map)
+        if self.uid_map:
+            check_maps(self.uid_map)
+            check_maps(self.gid_map)
         if self.hostname and self.uts.mode in ("host", "container", "path"):
             raise InvalidValue(f"the host name cannot be set: the uts namespace is {self.uts}")
 

@@ -175,6 +175,9 @@ class ResourceRequest:
             raise InvalidValue(f"pids limit {self.pids_limit}: expected a positive number, or 0 for no limit")
         if self.blkio_weight and not 10 <= self.blkio_weight <= 1000:
             raise InvalidValue(f"block i/o weight {self.blkio_weight}: expected 10 to 1000")
+        for limit in self.blkio_weight_device:
+            if not 10 <= limit.value <= 1000:
+                raise InvalidValue(f"block i/o weight {limit.value} of {limit.path}: expected 10 to 1000")
         for name in self.unified:
             if _UNIFIED_FILE.fullmatch(name) is None:
                 raise InvalidValue(f"cgroup file {name[:60]!r}: expected a name such as memory.high")
@@ -199,3 +202,13 @@ class ResourceRequest:
             raise InvalidValue(f"cpu quota {self.cpu_quota}: expected at least 1000 µs, or -1 for none")
         if self.cpu_shares is not None and not 2 <= self.cpu_shares <= 262144:
             raise InvalidValue(f"cpu shares {self.cpu_shares}: expected 2 to 262144")
+
+    def device_limits(self) -> tuple[DeviceLimit, ...]:
+        """All limits of single devices, of any kind."""
+        return (
+            *self.blkio_weight_device,
+            *self.device_read_bps,
+            *self.device_write_bps,
+            *self.device_read_iops,
+            *self.device_write_iops,
+        )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pyengine.engine.request import ContainerRequest
 from pyengine.engine.spec_facts import EnvironmentFacts
-from pyengine.engine.values import parse_signal
 from pyengine.errors import CannotEnforce, InvalidValue
+from pyengine.linux.signals import parse_signal
 from pyengine.oci import runtime as oci
 from pyengine.oci.image import ContainerConfig as ImageDefaults
 from pyengine.oci.seccomp import default_profile, resolve

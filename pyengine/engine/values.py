@@ -7,13 +7,11 @@ those of podman 1.6 (reference: containers.md §5.2).
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 from pyengine.errors import InvalidValue
-from pyengine.typing import override
+from pyengine.linux.idmap import IdMap, to_host
 
 LARGEST = (1 << 63) - 1
 """What the kernel's and the interface's signed 64 bits hold."""
@@ -82,24 +80,6 @@ def parse_integer(text: str, what: str, least: int = -LARGEST - 1, most: int = L
     return value
 
 
-def parse_signal(text: str) -> int:
-    """A number from 1 to 64, or a name with or without ``SIG``, in any case; ``RTMIN+3``, ``RTMAX-1``."""
-    name = text.upper().removeprefix("SIG")
-    base, sign, offset = re.fullmatch(r"(.*?)(?:([+-])(\d{1,2}))?", name, re.ASCII | re.DOTALL).groups()  # type: ignore[union-attr]
-    if text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= 64:
-        return int(text[:4])
-    number = getattr(signal.Signals, f"SIG{base}", 0)
-    if sign and base in ("RTMIN", "RTMAX"):
-        number += int(sign + offset)
-        if not signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-            number = 0
-    elif sign:
-        number = 0
-    if not number:
-        raise InvalidValue(f"signal {text[:40]!r}: expected a number from 1 to 64 or a name such as SIGTERM")
-    return int(number)
-
-
 def parse_cpu_list(text: str, what: str) -> str:
     """A list of processors or memory nodes such as ``0-3,7``, as it is, once it is known to be one."""
     if _CPU_LIST.fullmatch(text) is None:
@@ -156,52 +136,10 @@ def _no_nul(text: str, what: str) -> None:
         raise InvalidValue(f"{what} {text[:100]!r} contains a NUL byte")
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class IdRange:
-    """``size`` ids from ``container`` on inside are those from ``host`` on outside."""
-
-    container: int
-    host: int
-    size: int
-
-    def __post_init__(self) -> None:
-        for value, what, least in (
-            (self.container, "container id", 0),
-            (self.host, "host id", 0),
-            (self.size, "size", 1),
-        ):
-            if not least <= value < 1 << 32:
-                raise InvalidValue(f"id mapping {self}: {what} {value} is out of range")
-        if self.container + self.size > 1 << 32 or self.host + self.size > 1 << 32:
-            raise InvalidValue(f"id mapping {self}: ids end at {(1 << 32) - 1}")
-
-    @classmethod
-    def parse(cls, text: str) -> IdRange:
-        """``CONTAINER:HOST:SIZE``, or without the size for one id."""
-        parts = text.split(":")
-        if len(parts) == 2:
-            parts.append("1")
-        if len(parts) != 3:
-            raise InvalidValue(f"id mapping {text[:60]!r}: expected CONTAINER:HOST:SIZE")
-        return cls(*(parse_integer(part, f"id mapping {text[:60]!r}:", 0, (1 << 32) - 1) for part in parts))
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.container}:{self.host}:{self.size}"
-
-
-def check_ranges(ranges: Iterable[IdRange]) -> tuple[IdRange, ...]:
-    """The ranges, once it is known that no id is mapped twice, in either direction."""
-    result = tuple(ranges)
-    for side in ("container", "host"):
-        end, before = 0, None
-        for item in sorted(result, key=lambda r: int(getattr(r, side))):
-            if before is not None and getattr(item, side) < end:
-                raise InvalidValue(f"id mappings {before} and {item} overlap in their {side} ids")
-            end, before = getattr(item, side) + item.size, item
-    return result
+IdRange = IdMap
+"""A range of ids: ``size`` from ``container`` on inside are those from ``host`` on outside."""
 
 
 def maps(ranges: Iterable[IdRange], id: int) -> bool:
     """Whether ``id`` means something inside of a user namespace with these ranges."""
-    return any(r.container <= id < r.container + r.size for r in ranges)
+    return to_host(ranges, id) is not None

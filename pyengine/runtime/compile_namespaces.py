@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pyengine.errors import InvalidValue, UnsupportedField
+from pyengine.linux.namespaces import Namespace
+from pyengine.linux.sysctls import check_sysctl, path
 from pyengine.oci import runtime as oci
 from pyengine.runtime.plan import JoinNamespace, Loopback, SetDomainname, SetHostname, Step, Sysctl, UnshareCgroup
 
-CLONE_NEWTIME = 0x00000080
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = Namespace.MOUNT.flag
+CLONE_NEWCGROUP = Namespace.CGROUP.flag
+CLONE_NEWUSER = Namespace.USER.flag
+CLONE_NEWNET = Namespace.NETWORK.flag
 
-_FLAGS = {
-    "pid": CLONE_NEWPID,
-    "network": CLONE_NEWNET,
-    "mount": CLONE_NEWNS,
-    "ipc": CLONE_NEWIPC,
-    "uts": CLONE_NEWUTS,
-    "user": CLONE_NEWUSER,
-    "cgroup": CLONE_NEWCGROUP,
-    "time": CLONE_NEWTIME,
-}
-
-_SYSCTLS = (
-    (re.compile(r"net/.+"), "network"),
-    (re.compile(r"fs/mqueue/.+"), "ipc"),
-    (re.compile(r"kernel/(?:msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced|auto_msgmni)"), "ipc"),
-    (re.compile(r"kernel/(?:hostname|domainname)"), "uts"),
-)
+_FLAGS = {kind.oci: kind.flag for kind in Namespace}
 
 
 @dataclass(frozen=True)
@@ -141,12 +122,9 @@ def _name(name: str, field: str) -> str:
 
 def sysctl_steps(linux: oci.Linux, namespaces: Namespaces) -> Iterator[Sysctl]:
     """Only what belongs to a namespace of the container."""
+    private = {kind for kind in Namespace if namespaces.own(kind.oci)}
     for name, value in sorted(linux.sysctl.items()):
-        # Both forms are in use: dots between, or slashes where a name has dots of its own (net/ipv4/conf/eth0.1/…).
-        path = name if "/" in name else name.replace(".", "/")
-        kind = next((kind for pattern, kind in _SYSCTLS if pattern.fullmatch(path)), None)
-        if kind is None or {"", ".", ".."} & set(path.split("/")):
-            raise UnsupportedField(f"linux.sysctl.{name[:100]}", "it does not belong to a namespace")
-        if not namespaces.own(kind):
-            raise InvalidValue(f"linux.sysctl.{name}: it would be the host's, since there is no {kind} namespace")
-        yield Sysctl(path, value)
+        try:
+            yield Sysctl(path(check_sysctl(name, value, private)), value)
+        except InvalidValue as error:
+            raise UnsupportedField(f"linux.sysctl.{name[:100]}", str(error)) from error

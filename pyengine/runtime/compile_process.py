@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyengine.errors import InvalidValue, UnsupportedField
+from pyengine.linux import capabilities as caps
+from pyengine.linux import rlimits
 from pyengine.oci import runtime as oci
 from pyengine.runtime.plan import (
     AS_LOOKED_UP,
@@ -24,18 +24,7 @@ from pyengine.runtime.plan import (
 )
 
 DEFAULT_UMASK = 0o022
-_INFINITY = (1 << 64) - 1
 _LARGEST_ID = (1 << 31) - 1  # CVE-2024-40635: what is above has wrapped to 0 elsewhere
-
-_CAPABILITIES = re.findall(
-    r"\w+",
-    """
-    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
-    NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
-    SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
-    MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
-    """,
-)
 
 _FILTER_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # there is one thread
@@ -96,17 +85,14 @@ def limit_steps(process: oci.Process) -> Iterator[Step]:
     seen = set()
     for number, limit in enumerate(process.rlimits):
         field = f"process.rlimits[{number}]"
-        code = getattr(resource, limit.type, None) if limit.type.startswith("RLIMIT_") else None
-        if limit.type == "RLIMIT_LOCKS":
-            code = 10  # Python does not name it
-        if not isinstance(code, int):
+        if limit.type not in rlimits.NUMBERS:
             raise UnsupportedField(f"{field}.type", f"{limit.type[:40]!r} is not a limit of this kernel")
         if limit.type in seen:
             raise InvalidValue(f"{field}: {limit.type} is there twice")
         seen.add(limit.type)
-        if not 0 <= limit.soft <= limit.hard <= _INFINITY:
+        if not 0 <= limit.soft <= limit.hard <= rlimits.INFINITY:
             raise InvalidValue(f"{field}: expected 0 <= soft <= hard < 2**64, got {limit.soft} and {limit.hard}")
-        yield Rlimit(code, _signed(limit.soft), _signed(limit.hard), limit.type)
+        yield Rlimit(rlimits.NUMBERS[limit.type], _signed(limit.soft), _signed(limit.hard), limit.type)
     if process.oom_score_adj is not None:
         if not -1000 <= process.oom_score_adj <= 1000:
             raise InvalidValue(f"process.oomScoreAdj: {process.oom_score_adj} is not from -1000 to 1000")
@@ -119,13 +105,10 @@ def _signed(limit: int) -> int:
 
 def capability_mask(names: tuple[str, ...], field: str, last: int) -> int:
     """The bits of ``names``. ``last``: the highest capability that the kernel knows."""
-    mask = 0
     for name in names:
-        word = name.removeprefix("CAP_")
-        if not name.startswith("CAP_") or word not in _CAPABILITIES or _CAPABILITIES.index(word) > last:
+        if caps.NUMBERS.get(name, 64) > last:
             raise UnsupportedField(f"process.capabilities.{field}", f"{name[:40]!r} is not a capability of this kernel")
-        mask |= 1 << _CAPABILITIES.index(word)
-    return mask
+    return caps.mask(names)
 
 
 def capabilities_step(capabilities: oci.Capabilities | None, last: int) -> Capabilities:
@@ -167,9 +150,9 @@ def identity_steps(
     the filter comes last, and need not.
     """
     yield Chdir(process.cwd)
+    yield user_step(process.user, looked_up)
     if seccomp is not None and not process.no_new_privileges:
         yield seccomp
-    yield user_step(process.user, looked_up)
     yield capabilities_step(process.capabilities, last_capability)
     if process.no_new_privileges:
         yield NoNewPrivileges()
