@@ -1,0 +1,111 @@
+"""load, import, save."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+import click
+
+from pyengine.cli import output
+from pyengine.cli.arguments import Command, switch, value, words
+from pyengine.cli.progress import shown
+from pyengine.cli.session import Session
+from pyengine.errors import InvalidValue
+
+_QUIET = "Do not show progress"
+
+
+@click.pass_obj
+def load(session: Session, /, *, names: tuple[str, ...], input: str, quiet: bool) -> int:
+    from pyengine.cli.terminal import ending_raises, handlers
+
+    if len(names) > 1:
+        raise InvalidValue("at most one name can be given")
+    source = _source(input, "an archive: use --input FILE, or redirect stdin")
+    with session.engine() as engine, handlers(ending_raises()):
+        with shown("Loading", quiet=quiet) as progress:
+            images = engine.images.load(source, name=names[0] if names else None, progress=progress)
+        loaded = [name for image in images for name in image.names or [f"@{image.id}"]]
+    output.line(f"Loaded image(s): {', '.join(output.visible(name) for name in loaded)}")
+    return 0
+
+
+@click.pass_obj
+def import_(session: Session, /, *, names: tuple[str, ...], change: tuple[str, ...], message: str, quiet: bool) -> int:
+    from pyengine.cli.terminal import ending_raises, handlers
+
+    if not 1 <= len(names) <= 2:
+        raise InvalidValue("import needs a tarball (- for stdin), and at most one name for the image")
+    source = _source("" if names[0] == "-" else names[0], "a tarball: name a file, or redirect stdin")
+    reference = names[1] if len(names) == 2 else None
+    with session.engine() as engine, handlers(ending_raises()), shown("Importing", quiet=quiet) as progress:
+        image = engine.images.import_(source, reference, changes=change, message=message, progress=progress)
+    output.line(image.id)
+    return 0
+
+
+@click.pass_obj
+def save(session: Session, /, *, names: tuple[str, ...], output_file: str, format: str) -> int:
+    from pyengine.cli.terminal import ending_raises, handlers
+
+    if not names:
+        raise InvalidValue("an image has to be named")
+    if not output_file and output.is_terminal(sys.stdout):
+        raise InvalidValue("an archive is not written to a terminal: use --output FILE, or redirect stdout")
+    with session.engine() as engine, handlers(ending_raises()):
+        engine.images.save(names, output_file or _stdout(), format=format)
+    return 0
+
+
+def _source(path: str, what: str) -> str | BinaryIO:
+    if path:
+        return path
+    if sys.stdin is None or output.is_terminal(sys.stdin):
+        raise InvalidValue(f"a terminal is not {what}")
+    return sys.stdin.buffer
+
+
+def _stdout() -> BinaryIO:
+    return sys.stdout.buffer
+
+
+COMMANDS = {
+    "load": Command(
+        "load",
+        callback=load,
+        help="Load images from a docker-archive, an oci-archive or a directory of either kind, compressed or not.",
+        params=[
+            value("--input", "-i", default="", metavar="FILE", help="Where it is (default: stdin)"),
+            switch("--quiet", "-q", help=_QUIET),
+            words("names", metavar="[NAME]"),
+        ],
+    ),
+    "import": Command(
+        "import",
+        callback=import_,
+        help="Make an image of a tarball of a root file system (- is stdin), compressed or not.",
+        params=[
+            value("--change", "-c", multiple=True, metavar="INSTRUCTION", help="Such as CMD=/bin/sh or ENV=K=V"),
+            value("--message", "-m", default="", metavar="TEXT", help="The comment of the image's history"),
+            switch("--quiet", "-q", help=_QUIET),
+            words("names", metavar="FILE|- [NAME]"),
+        ],
+    ),
+    "save": Command(
+        "save",
+        callback=save,
+        help="Save images to an archive.",
+        params=[
+            value("--output", "-o", "output_file", default="", metavar="FILE", help="Where to (default: stdout)"),
+            value(
+                "--format",
+                type=click.Choice(["docker-archive", "oci-archive"]),
+                default="docker-archive",
+                metavar="FORMAT",
+                help="docker-archive (default) or oci-archive",
+            ),
+            words("names", metavar="IMAGE..."),
+        ],
+    ),
+}
