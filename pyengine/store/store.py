@@ -35,7 +35,7 @@ class Store:
         self.root = os.path.abspath(root)
         self.run_root = os.path.abspath(run_root)
         if any(character in self.root for character in ":,\\"):
-            raise StoreError(f"the root directory {self.root!r} has a colon, comma or backslash in it: overlayfs cannot")
+            raise StoreError(f"the root directory {self.root!r} contains a colon, comma or backslash")
         for path in (self.root, self.run_root, *(f"{self.root}/{name}" for name in _DIRECTORIES)):
             _make_private(path)
         self.database = Database(f"{self.root}/engine.db")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pyengine.errors import ArchiveError, KernelError, UnsafeEntry
@@ -71,6 +70,10 @@ class UnpackReport:
 
     entries: int = 0
     dropped: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What was left out, a line each, for people."""
+        return [f"{path}: {what} left out: {reason}" for path, what, reason in self.dropped]
 
 
 @dataclass(slots=True)
@@ -372,9 +375,3 @@ def _explained(error: OSError, entry: tar.Entry) -> Exception:
     elif number in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
         return ArchiveError(f"tar member {printable(entry.name)} cannot be made: {os.strerror(number)}")
     return KernelError(number, what, remedy=remedy)
-
-
-def lines(report: UnpackReport) -> Iterator[str]:
-    """The lines to tell people what was left out."""
-    for path, what, reason in report.dropped:
-        yield f"{path}: {what} left out: {reason}"

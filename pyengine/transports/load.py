@@ -26,7 +26,6 @@ from pyengine.store.images import Image, NewImage, NewLayer, Vanished
 from pyengine.store.layers import chain_ids
 from pyengine.store.pipeline import Expected
 from pyengine.store.store import Store
-from pyengine.store.unpack import lines
 from pyengine.store.work import WorkDirectory
 from pyengine.transports.progress import Committing, Event, ImageFound, LayerDone, LayerPresent, LayerProgress, Progress
 from pyengine.transports.source import SourceImage, SourceLayer, open_source
@@ -35,7 +34,7 @@ FAULTS = declare("load-opened", "load-layer-unpacked", "load-blob-kept", "load-b
 
 _ATTEMPTS = 5
 _EVENT_SECONDS = 0.1
-_COMPRESSIONS = {"": OCI_LAYER, "gzip": OCI_LAYER + "+gzip", "zstd": OCI_LAYER + "+zstd"}
+COMPRESSIONS = {"": OCI_LAYER, "gzip": OCI_LAYER + "+gzip", "zstd": OCI_LAYER + "+zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +204,7 @@ class _Staging:
             moved if self._progress else None,
         )
         blob = unpacked.blob
-        media_type = _COMPRESSIONS.get(blob.compression)
+        media_type = COMPRESSIONS.get(blob.compression)
         if media_type is None:
             raise ArchiveError(f"{source.what} is compressed with {blob.compression}: layers may be with gzip or zstd")
         fault("load-layer-unpacked")
@@ -213,5 +212,5 @@ class _Staging:
         self._blobs[chain_id] = Descriptor(media_type=media_type, digest=str(blob.digest), size=blob.size)
         layer = NewLayer(chain_id, diff_id, blob.diff_size, unpacked.directory)
         self._layers[chain_id] = layer
-        self._tell(LayerDone(str(diff_id), blob.diff_size, tuple(lines(unpacked.report))))
+        self._tell(LayerDone(str(diff_id), blob.diff_size, tuple(unpacked.report.lines())))
         return layer
