@@ -161,10 +161,14 @@ class _Shape(msgspec.Struct, rename="camel"):
     """The members by which a manifest and an index can be told apart, and confused."""
 
     media_type: str = ""
-    config: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    manifests: msgspec.Raw | None = None
-    fs_layers: msgspec.Raw | None = None
+    config: msgspec.Raw = msgspec.Raw()
+    layers: msgspec.Raw = msgspec.Raw()
+    manifests: msgspec.Raw = msgspec.Raw()
+    fs_layers: msgspec.Raw = msgspec.Raw()
+
+    def has(self, member: str) -> bool:
+        """Whether the member is there and is not null."""
+        return bytes(getattr(self, member)) not in (b"", b"null")
 
 
 _T = TypeVar("_T")
@@ -187,13 +191,14 @@ def decode_document(data: bytes, media_type: str | None = None) -> Manifest | In
     from the same digest (CVE-2021-41190).
     """
     shape = _decode(data, _Shape, "manifest")
-    if shape.fs_layers is not None:
+    if shape.has("fs_layers"):
         raise ArchiveError("manifest is of Docker's schema 1, which is not supported")
-    if shape.manifests is not None and (shape.layers is not None or shape.config is not None):
+    is_index = shape.has("manifests")
+    if is_index and (shape.has("layers") or shape.has("config")):
         raise ArchiveError("manifest is ambiguous: it has the members of an image and of an index")
-    if shape.manifests is None and (shape.layers is None or shape.config is None):
+    if not is_index and not (shape.has("layers") and shape.has("config")):
         raise ArchiveError("manifest is not valid: it has neither config and layers nor manifests")
-    types = MANIFEST_TYPES if shape.manifests is None else INDEX_TYPES
+    types = INDEX_TYPES if is_index else MANIFEST_TYPES
     for claimed, by in ((media_type, "it is named as"), (shape.media_type, "its mediaType is")):
         if claimed and claimed not in types:
             raise ArchiveError(f"manifest contradicts its type: {by} {claimed[:100]!r}, which it is not")
@@ -202,7 +207,7 @@ def decode_document(data: bytes, media_type: str | None = None) -> Manifest | In
             f"manifest contradicts its type: named as {media_type[:100]!r}, mediaType is {shape.media_type!r}"
         )
     document: Manifest | Index
-    document = _decode(data, Manifest, "manifest") if shape.manifests is None else _decode(data, Index, "index")
+    document = _decode(data, Index, "index") if is_index else _decode(data, Manifest, "manifest")
     if document.schema_version != 2:
         raise ArchiveError(f"manifest has schemaVersion {document.schema_version}: only 2 is supported")
     return document
