@@ -1,5 +1,6 @@
 /* Thin wrappers of system calls that neither Python nor Debian 12's glibc offers in one form. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -144,4 +145,22 @@ int pe_waitid(int idtype, int id, int options, int *code, int *status)
 	*code = info.si_code;
 	*status = info.si_status;
 	return info.si_pid;
+}
+
+int pe_seccomp_version(void)
+{
+	struct version {
+		unsigned int major, minor, micro;
+	};
+	const struct version *(*version)(void);
+	void *library = dlopen("libseccomp.so.2", RTLD_LAZY | RTLD_LOCAL);
+	int number = -ENOENT;
+
+	if (library == NULL)
+		return number;
+	*(void **)&version = dlsym(library, "seccomp_version");
+	if (version != NULL)
+		number = (int)(version()->major << 16 | version()->minor << 8 | version()->micro);
+	dlclose(library);
+	return number;
 }
