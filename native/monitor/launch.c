@@ -1,0 +1,236 @@
+/* Makes the container's first process.
+ *
+ * It is always a child of the monitor. Where namespaces are joined, a process in between does that and clones with
+ * CLONE_PARENT, so that the monitor never changes its own. Neither of them is dumpable: a process of a container that
+ * is joined can look into the newcomer before it is done, and take what it has open (CVE-2016-9962). */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "monitor.h"
+
+static struct child child;
+
+static int write_file(int directory, const char *path, const char *text, size_t length)
+{
+	cleanup_close int fd = openat(directory, path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	return write(fd, text, length) == (ssize_t)length ? 0 : -1;
+}
+
+static int write_map(int proc, pid_t pid, const char *name, const struct field *map)
+{
+	static char text[340 * 36];
+	const char *cursor = map->data;
+	char path[64];
+	int length = 0;
+
+	for (int64_t i = 0; i < map->number; i++)
+		length += snprintf(text + length, sizeof(text) - (size_t)length, "%llu%c",
+				   (unsigned long long)integer_next(&cursor), i % 3 == 2 ? '\n' : ' ');
+	snprintf(path, sizeof(path), "%d/%s", (int)pid, name);
+	return write_file(proc, path, text, (size_t)length);
+}
+
+static int write_maps(int proc, pid_t pid)
+{
+	const struct field *settings = monitor.settings;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%d/setgroups", (int)pid);
+	if (settings[SETTINGS_DENY_SETGROUPS].number && write_file(proc, path, "deny", 4) < 0)
+		return explain(&child, "deny setgroups in the user namespace");
+	if (write_map(proc, pid, "uid_map", &settings[SETTINGS_UID_MAP]) < 0)
+		return explain(&child, "write the uid map of the user namespace");
+	if (write_map(proc, pid, "gid_map", &settings[SETTINGS_GID_MAP]) < 0)
+		return explain(&child, "write the gid map of the user namespace");
+	return 0;
+}
+
+/* The new process: keeps only what steps may name. */
+static void begin(int mapped)
+{
+	static const char *const ours[] = {"cgroup", "engine", "client"};
+	int report = fcntl(child.report, F_DUPFD_CLOEXEC, 100);
+	char go;
+
+	if (report < 0)
+		_exit(1);
+	if (mapped >= 0 && read(mapped, &go, 1) != 1)
+		_exit(1); /* whoever should have written the maps has said what went wrong */
+	sys_close_range(3, FIRST_DESCRIPTOR - 1, 0);
+	sys_close_range(FIRST_DESCRIPTOR + (unsigned int)monitor.plan.descriptor_count, (unsigned int)report - 1, 0);
+	sys_close_range((unsigned int)report + 1, ~0u, 0);
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (plan_descriptor(&monitor.plan, ours[i]) >= 0)
+			close(plan_descriptor(&monitor.plan, ours[i]));
+	child.report = report;
+	prctl(PR_SET_NAME, "pyengine-child");
+	if (mapped >= 0) {
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+		if (become_root(monitor.settings[SETTINGS_DENY_SETGROUPS].number == 0) < 0) {
+			explain(&child, "become root in the user namespace");
+			child_fail(&child, 0);
+			_exit(1);
+		}
+	}
+	child_run(&child);
+	_exit(1);
+}
+
+static pid_t clone_container(int proc, bool between)
+{
+	uint64_t namespaces = (uint64_t)monitor.settings[SETTINGS_NAMESPACES].number;
+	struct clone_arguments arguments = {.flags = namespaces, .exit_signal = SIGCHLD};
+	bool user = (namespaces & CLONE_NEWUSER) != 0;
+	int mapped[2] = {-1, -1};
+	pid_t pid;
+
+	if (between) {
+		arguments.flags |= CLONE_PARENT;
+		arguments.exit_signal = 0; /* it is that of the process in between */
+	}
+	if (monitor.cgroup >= 0) {
+		arguments.flags |= CLONE_INTO_CGROUP_64;
+		arguments.cgroup = (uint64_t)monitor.cgroup;
+	}
+	if (user && pipe2(mapped, O_CLOEXEC) < 0)
+		return -1;
+	/* The maps in /proc belong to root outside while the process is not dumpable, which the user whose namespace
+	 * this is need not be. The new process waits meanwhile; a stranger would need capabilities in its namespace. */
+	if (user)
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (pid == 0) {
+		if (user)
+			close(mapped[1]);
+		begin(mapped[0]);
+	}
+	if (pid < 0)
+		explain(&child, "clone");
+	if (user) {
+		int saved;
+
+		if (pid > 0 && between) {
+			struct child_message message = {.kind = CHILD_PID, .value = pid};
+
+			child_tell(child.report, &message, NULL, 0);
+		}
+		if (pid > 0 && write_maps(proc, pid) == 0)
+			(void)!write(mapped[1], "m", 1);
+		else if (pid > 0)
+			pid = -pid;
+		saved = errno;
+		close(mapped[0]);
+		close(mapped[1]);
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+		errno = saved;
+	} else if (pid > 0 && between) {
+		struct child_message message = {.kind = CHILD_PID, .value = pid};
+
+		child_tell(child.report, &message, NULL, 0);
+	}
+	return pid;
+}
+
+static void close_joined(void)
+{
+	const char *cursor = monitor.plan.steps;
+	struct record step;
+
+	for (int number = 1; number <= monitor.plan.joins; number++)
+		if (plan_next(&cursor, monitor.plan.end, &step) == 0)
+			close(plan_descriptor(&monitor.plan, step.fields[JOIN_NAMESPACE_DESCRIPTOR].data));
+}
+
+/* The process in between. */
+static void join_and_clone(int proc)
+{
+	const char *cursor = monitor.plan.steps;
+	struct record step;
+
+	prctl(PR_SET_NAME, "pyengine-join");
+	for (int number = 1; number <= monitor.plan.joins; number++) {
+		if (plan_next(&cursor, monitor.plan.end, &step) < 0 || do_join(&child, step.fields) < 0) {
+			child_fail(&child, number);
+			_exit(1);
+		}
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	}
+	close_joined();
+	if (clone_container(proc, true) < 0)
+		child_fail(&child, 0);
+	_exit(0);
+}
+
+static int fail_here(const char *what)
+{
+	explain(&child, "%s", what);
+	monitor.failure = (struct child_message){.kind = CHILD_FAILED, .error = errno};
+	memcpy(monitor.failure.text, child.detail, sizeof(monitor.failure.text));
+	monitor.failed = true;
+	return -1;
+}
+
+int launch_container(void)
+{
+	bool user = (monitor.settings[SETTINGS_NAMESPACES].number & CLONE_NEWUSER) != 0;
+	cleanup_close int proc = -1;
+	int report[2];
+	pid_t pid;
+
+	memset(&child, 0, sizeof(child));
+	child.plan = &monitor.plan;
+	if (user && (proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return fail_here("open /proc");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
+		return fail_here("make a socket");
+	child.report = report[1];
+	monitor.report = report[0];
+	monitor.oom_before = read_oom_kills();
+	fault(before_clone);
+	if (monitor.plan.joins > 0) {
+		struct clone_arguments arguments = {.exit_signal = SIGCHLD};
+
+		pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
+		if (pid == 0)
+			join_and_clone(proc);
+		if (pid > 0)
+			monitor.starter = pid;
+	} else {
+		pid = clone_container(proc, false);
+		monitor.child = pid < 0 ? -pid : pid;
+		if (pid == -1)
+			monitor.child = 0;
+	}
+	close(report[1]);
+	fault(after_clone);
+	if (pid < 0) {
+		if (monitor.child > 0)
+			kill(monitor.child, SIGKILL);
+		return fail_here("clone");
+	}
+	fcntl(monitor.report, F_SETFL, O_NONBLOCK);
+	return 0;
+}
+
+/* What belonged to one run of the container. */
+void close_run(void)
+{
+	int *descriptors[] = {&monitor.report, &monitor.out[1], &monitor.in, &monitor.out[0]};
+
+	if (monitor.in == monitor.out[0])
+		monitor.in = -1;
+	for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++) {
+		close_descriptor(descriptors[i]);
+		*descriptors[i] = -1;
+	}
+}

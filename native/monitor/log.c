@@ -1,0 +1,170 @@
+/* The log: `2006-01-02T15:04:05.000000000+00:00 stdout F text` a line, P instead of F where the line goes on.
+ *
+ * A chunk is what one read gave. Its lines are written where they lie, with the same prefix before each, by as few
+ * writev as possible. A disk that is full keeps the chunk here, and so the container waiting, until it is not. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "monitor.h"
+
+static struct {
+	int fd;
+	int64_t size;
+	struct iovec parts[LOG_PARTS];
+	int next, count;
+	char full[64], partial[64]; /* the prefixes of the chunk under way */
+	size_t prefix_length;
+} file = {.fd = -1};
+
+static const char newline[] = "\n";
+
+int log_open(void)
+{
+	const char *path = monitor.settings[SETTINGS_LOG_PATH].data;
+	struct stat status;
+
+	if (path[0] == 0)
+		return 0;
+	file.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (file.fd < 0 || fstat(file.fd, &status) < 0)
+		return -1;
+	file.size = status.st_size;
+	return 0;
+}
+
+/* Somebody else has moved the file. Where the new one cannot be opened the old one goes on. */
+void log_reopen(void)
+{
+	int old = file.fd;
+
+	if (old < 0)
+		return;
+	if (log_open() == 0)
+		close(old);
+	else
+		file.fd = old;
+}
+
+/* Between two lines. A rename that fails leaves the log as it is: it grows, and nothing is lost. */
+static void rotate(void)
+{
+	const char *path = monitor.settings[SETTINGS_LOG_PATH].data;
+	int64_t files = monitor.settings[SETTINGS_LOG_MAX_FILES].number;
+	char from[PATH_MAX + 16], to[PATH_MAX + 16];
+
+	if (strlen(path) >= PATH_MAX)
+		return;
+	for (int64_t i = files - 1; i >= 1; i--) {
+		snprintf(from, sizeof(from), "%s.%lld", path, (long long)i);
+		snprintf(to, sizeof(to), "%s.%lld", path, (long long)i + 1);
+		rename(from, to);
+	}
+	snprintf(to, sizeof(to), "%s.1", path);
+	if (files > 0 ? rename(path, to) < 0 : unlink(path) < 0)
+		return;
+	fault(log_rotated);
+	log_reopen();
+}
+
+static size_t format_time(char *text, size_t size)
+{
+	static time_t known = -1;
+	static char second[32];
+	struct timespec now;
+	struct tm parts;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (now.tv_sec != known) {
+		gmtime_r(&now.tv_sec, &parts);
+		strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &parts);
+		known = now.tv_sec;
+	}
+	return (size_t)snprintf(text, size, "%s.%09ld+00:00 %s F ", second, now.tv_nsec,
+				monitor.chunk_stream == 0 ? "stdout" : "stderr");
+}
+
+static void add(const char *bytes, size_t length)
+{
+	file.parts[file.count].iov_base = (void *)(uintptr_t)bytes;
+	file.parts[file.count++].iov_len = length;
+}
+
+static void next_batch(void)
+{
+	int64_t most = monitor.settings[SETTINGS_LOG_MAX_SIZE].number, size;
+
+	if (most > 0 && file.size >= most)
+		rotate();
+	if (monitor.chunk_logged == 0) {
+		file.prefix_length = format_time(file.full, sizeof(file.full));
+		memcpy(file.partial, file.full, file.prefix_length);
+		file.partial[file.prefix_length - 2] = 'P';
+	}
+	file.next = file.count = 0;
+	size = file.size;
+	while (monitor.chunk_logged < monitor.chunk_length && file.count + 3 <= LOG_PARTS &&
+	       (file.count == 0 || most <= 0 || size < most)) {
+		const char *line = monitor.chunk + monitor.chunk_logged;
+		size_t left = monitor.chunk_length - monitor.chunk_logged;
+		const char *end = memchr(line, '\n', left);
+		size_t length = end == NULL ? left : (size_t)(end - line) + 1;
+
+		add(end == NULL ? file.partial : file.full, file.prefix_length);
+		add(line, length);
+		if (end == NULL)
+			add(newline, 1);
+		monitor.chunk_logged += length;
+		size += (int64_t)(file.prefix_length + length);
+	}
+}
+
+static void advance(size_t written)
+{
+	file.size += (int64_t)written;
+	while (file.next < file.count && written >= file.parts[file.next].iov_len)
+		written -= file.parts[file.next++].iov_len;
+	if (file.next < file.count) {
+		file.parts[file.next].iov_base = (char *)file.parts[file.next].iov_base + written;
+		file.parts[file.next].iov_len -= written;
+	}
+}
+
+bool log_push(void)
+{
+	ssize_t written;
+
+	if (file.fd < 0)
+		return true;
+	if (monitor.log_blocked && now_monotonic_ms() < monitor.log_retry_at)
+		return false;
+	for (;;) {
+		if (file.next == file.count) {
+			if (monitor.chunk_logged == monitor.chunk_length)
+				break;
+			next_batch();
+		}
+		written = writev(file.fd, file.parts + file.next, file.count - file.next);
+		if (written > 0) {
+			advance((size_t)written);
+			monitor.log_retry_delay = 0;
+			continue;
+		}
+		if (written < 0 && errno == EINTR)
+			continue;
+		monitor.log_retry_delay *= 2;
+		if (monitor.log_retry_delay < LOG_RETRY_MIN_MS)
+			monitor.log_retry_delay = LOG_RETRY_MIN_MS;
+		if (monitor.log_retry_delay > LOG_RETRY_MAX_MS)
+			monitor.log_retry_delay = LOG_RETRY_MAX_MS;
+		monitor.log_retry_at = now_monotonic_ms() + monitor.log_retry_delay;
+		monitor.log_blocked = true;
+		return false;
+	}
+	monitor.log_blocked = false;
+	return true;
+}

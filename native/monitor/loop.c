@@ -1,0 +1,402 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "monitor.h"
+
+#define MAX_POLL (MAX_CLIENTS + MAX_CONTROLS + 16)
+
+int64_t now_realtime_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t now_monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void give_start(void)
+{
+	if (!monitor.start_wanted || monitor.start_given || monitor.phase != PHASE_CREATED || monitor.report < 0)
+		return;
+	monitor.start_given = true;
+	(void)!write(monitor.report, "s", 1);
+}
+
+void launch(void)
+{
+	monitor.phase = PHASE_SETUP;
+	launch_container();
+	if (monitor.child > 0)
+		monitor.child_ticks = start_ticks(monitor.child);
+}
+
+static void became_created(void)
+{
+	if (monitor.phase != PHASE_SETUP)
+		return;
+	if (monitor.created_at == 0)
+		monitor.created_at = now_realtime_ns();
+	monitor.phase = PHASE_CREATED;
+	write_state();
+	control_say(SAY_CREATED);
+	fault(created);
+}
+
+static void became_running(void)
+{
+	became_created();
+	monitor.started_at = now_realtime_ns();
+	monitor.run_since = now_monotonic_ms();
+	monitor.phase = PHASE_RUNNING;
+	write_state();
+	control_say(SAY_STARTED);
+	fault(started);
+}
+
+static void take_descriptors(const struct child_message *message, const int *descriptors, int count)
+{
+	for (int i = 0; i < count; i++)
+		fcntl(descriptors[i], F_SETFL, fcntl(descriptors[i], F_GETFL) | O_NONBLOCK);
+	if (message->kind == CHILD_TERMINAL && count == 1) {
+		monitor.out[0] = monitor.in = descriptors[0];
+	} else if (message->kind == CHILD_STDIO && count >= 2) {
+		monitor.out[0] = descriptors[0];
+		monitor.out[1] = descriptors[1];
+		monitor.in = count > 2 ? descriptors[2] : -1;
+	}
+	input_push();
+}
+
+/* false: nothing more for now. The sender is our own code, but it runs in the container's namespaces. */
+static bool report_receive(void)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(3 * sizeof(int))];
+	} control;
+	struct child_message message;
+	struct iovec part = {.iov_base = &message, .iov_len = sizeof(message)};
+	struct msghdr packet = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				.msg_controllen = sizeof(control)};
+	struct cmsghdr *header;
+	int descriptors[3], count = 0;
+	ssize_t length;
+
+	if (monitor.report < 0)
+		return false;
+	length = recvmsg(monitor.report, &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (length < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (length != (ssize_t)sizeof(message)) {
+		close(monitor.report);
+		monitor.report = -1;
+		monitor.report_ended = true;
+		return false;
+	}
+	header = CMSG_FIRSTHDR(&packet);
+	if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+		count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(descriptors, CMSG_DATA(header), (size_t)count * sizeof(int));
+	}
+	message.text[MAX_DETAIL] = 0;
+	switch (message.kind) {
+	case CHILD_PID:
+		monitor.child = message.value;
+		monitor.child_ticks = start_ticks(monitor.child);
+		break;
+	case CHILD_STDIO:
+	case CHILD_TERMINAL:
+		take_descriptors(&message, descriptors, count);
+		break;
+	case CHILD_READY:
+		became_created();
+		give_start();
+		break;
+	case CHILD_EXECUTING:
+		became_created();
+		monitor.executing = true;
+		break;
+	case CHILD_FAILED:
+		if (!monitor.failed)
+			monitor.failure = message;
+		monitor.failed = true;
+		break;
+	default:
+		break;
+	}
+	return true;
+}
+
+/* We are a subreaper: what the container orphans outside of its pid namespace comes here too. */
+static void reap(void)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(monitor.signals, &info, sizeof(info)) > 0)
+		;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == monitor.starter) {
+			/* What it said comes before its end: without that its child would be taken for a stranger. */
+			while (report_receive())
+				;
+			monitor.starter = 0;
+		}
+		if (pid == monitor.child) {
+			while (report_receive())
+				;
+			monitor.child_ended = true;
+			monitor.status = status;
+			monitor.drain[0] = monitor.drain[1] = DRAIN_BUDGET;
+			monitor.finished_at = now_realtime_ns();
+			fault(reaped);
+		} else if (monitor.child == 0 && monitor.orphan == 0) {
+			monitor.orphan = pid; /* perhaps the container's, which was faster than the word of its pid */
+			monitor.orphan_status = status;
+		}
+	}
+	while (report_receive())
+		;
+	if (monitor.orphan > 0 && monitor.orphan == monitor.child && !monitor.child_ended) {
+		monitor.child_ended = true;
+		monitor.status = monitor.orphan_status;
+		monitor.drain[0] = monitor.drain[1] = DRAIN_BUDGET;
+		monitor.finished_at = now_realtime_ns();
+	}
+}
+
+static struct pollfd polled[MAX_POLL];
+static int polled_count;
+
+static void want(int fd, short events)
+{
+	if (fd >= 0)
+		polled[polled_count++] = (struct pollfd){.fd = fd, .events = events};
+}
+
+static short seen(int fd)
+{
+	if (fd >= 0)
+		for (int i = 0; i < polled_count; i++)
+			if (polled[i].fd == fd)
+				return polled[i].revents;
+	return 0;
+}
+
+static void want_all(void)
+{
+	bool idle = monitor.chunk_length == 0, more_input = monitor.input_length == 0;
+	bool resting = monitor.terminal_retry_at > 0 && now_monotonic_ms() < monitor.terminal_retry_at;
+	short reading = idle && !resting ? POLLIN : 0;
+	short writing = monitor.input_length > monitor.input_done ? POLLOUT : 0;
+
+	polled_count = 0;
+	want(monitor.signals, POLLIN);
+	want(monitor.report, POLLIN);
+	want(monitor.engine, POLLIN);
+	want(monitor.ctl, POLLIN);
+	want(monitor.attach, POLLIN);
+	want(monitor.control, POLLIN);
+	for (int i = 0; i <= MAX_CONTROLS; i++)
+		want(monitor.controls[i], POLLIN);
+	for (int i = 0; i <= MAX_CLIENTS; i++)
+		want(monitor.clients[i].fd,
+		     (short)((monitor.clients[i].reading && more_input ? POLLIN : 0) |
+			     (monitor.clients[i].sent < monitor.chunk_length ? POLLOUT : 0)));
+	/* A pipe whose other end is closed reports that whatever is asked for: while it may not be read it is left out. */
+	for (int stream = 0; stream < 2; stream++)
+		if ((reading | (monitor.out[stream] == monitor.in ? writing : 0)) != 0 && !resting)
+			want(monitor.out[stream], (short)(reading | (monitor.out[stream] == monitor.in ? writing : 0)));
+	if (monitor.in != monitor.out[0] && writing != 0)
+		want(monitor.in, writing);
+}
+
+static int sooner(int timeout, int64_t at)
+{
+	int64_t left = at - now_monotonic_ms();
+
+	if (left < 0)
+		left = 0;
+	return timeout < 0 || left < timeout ? (int)left : timeout;
+}
+
+static int timeout(void)
+{
+	int result = -1;
+
+	if (monitor.log_blocked)
+		result = sooner(result, monitor.log_retry_at);
+	if (monitor.phase == PHASE_RESTARTING)
+		result = sooner(result, monitor.restart_at);
+	if (monitor.terminal_retry_at > 0 && monitor.out[0] >= 0)
+		result = sooner(result, monitor.terminal_retry_at);
+	for (int i = 0; i <= MAX_CLIENTS; i++)
+		if (monitor.clients[i].fd >= 0 && monitor.clients[i].stalled_since > 0)
+			result = sooner(result, monitor.clients[i].stalled_since + CLIENT_PATIENCE_MS);
+	return result;
+}
+
+static void serve(void)
+{
+	if (seen(monitor.signals))
+		reap();
+	while (seen(monitor.report) && report_receive())
+		;
+	if (seen(monitor.engine)) {
+		/* die_with_parent: it can happen once. */
+		close(monitor.engine);
+		monitor.engine = -1;
+		monitor.stopping = true;
+		kill_container();
+	}
+	for (int i = 0; i <= MAX_CONTROLS; i++)
+		if (seen(monitor.controls[i]))
+			control_receive(i);
+	if (seen(monitor.control))
+		control_accept();
+	if (seen(monitor.ctl))
+		ctl_receive();
+	for (int i = 0; i <= MAX_CLIENTS; i++) {
+		short events = seen(monitor.clients[i].fd);
+
+		if (events & (POLLIN | POLLHUP | POLLERR))
+			client_receive(&monitor.clients[i], events);
+	}
+	if (seen(monitor.attach)) {
+		int fd = accept4(monitor.attach, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0)
+			client_add(fd, false);
+	}
+}
+
+/* A bounded number of chunks, then the others have their turn. */
+static void pump(void)
+{
+	if (monitor.input_length > monitor.input_done)
+		input_push();
+	if (monitor.terminal_retry_at > 0 && now_monotonic_ms() >= monitor.terminal_retry_at)
+		monitor.terminal_retry_at = 0;
+	for (int round = 0; round < 16; round++) {
+		bool read = false;
+
+		for (int stream = 0; stream < 2; stream++) {
+			if (!chunk_push())
+				return;
+			if (monitor.out[stream] < 0)
+				continue;
+			if (monitor.child_ended ? monitor.drain[stream] <= 0 : seen(monitor.out[stream]) == 0)
+				continue;
+			chunk_read(stream);
+			read = read || monitor.chunk_length > 0;
+		}
+		if (!chunk_push() || !read)
+			return;
+	}
+}
+
+static bool drained(void)
+{
+	return monitor.chunk_length == 0 && (monitor.out[0] < 0 || monitor.drain[0] <= 0) &&
+	       (monitor.out[1] < 0 || monitor.drain[1] <= 0);
+}
+
+static void end_of_failed(void)
+{
+	if (monitor.finished_at == 0)
+		monitor.finished_at = now_realtime_ns();
+	monitor.phase = PHASE_FAILED;
+	monitor.code = monitor.failure.error == ENOENT ? 127 : 126;
+	write_error();
+	write_state();
+	control_say(SAY_FAILED);
+	if (monitor.controls[0] >= 0)
+		monitor.released = true; /* the engine that started this knows */
+	kill_container();
+	finish();
+}
+
+/* Where things stand after what has been heard. */
+static void decide(void)
+{
+	if (monitor.failed) {
+		if (monitor.child > 0 && !monitor.child_ended && !monitor.killed) {
+			kill(monitor.child, SIGKILL);
+			monitor.killed = true;
+		}
+		if (monitor.starter == 0 && (monitor.child == 0 || monitor.child_ended))
+			end_of_failed();
+		return;
+	}
+	if (monitor.report_ended && monitor.executing && monitor.phase < PHASE_RUNNING)
+		became_running();
+	if (monitor.starter == 0 && (monitor.child_ended || monitor.child == 0) && monitor.phase < PHASE_RUNNING) {
+		monitor.failed = true;
+		monitor.failure = (struct child_message){.error = ECHILD};
+		strcpy(monitor.failure.text, "the first process was killed before it could start");
+		end_of_failed();
+	}
+	if (monitor.phase == PHASE_RUNNING && monitor.child_ended) {
+		if (!monitor.killed) {
+			monitor.killed = true;
+			kill_container();
+			monitor.oom = read_oom_kills() > monitor.oom_before;
+			monitor.code = WIFEXITED(monitor.status) ? WEXITSTATUS(monitor.status) : 128 + WTERMSIG(monitor.status);
+			pump();
+		}
+		if (drained() || monitor.chunk_length > 0)
+			run_ended();
+	}
+	if (monitor.phase == PHASE_EXITED && drained()) {
+		for (int i = 0; i <= MAX_CLIENTS; i++)
+			if (monitor.clients[i].fd >= 0)
+				client_drop(&monitor.clients[i]);
+		close_run();
+		if (monitor.settings[SETTINGS_CLEANUP].number == 0 || monitor.released || monitor.controls[0] < 0)
+			finish();
+	}
+	if (monitor.phase == PHASE_EXITED && monitor.released && monitor.log_blocked)
+		finish(); /* what is left of the log goes with the container */
+	if (monitor.phase == PHASE_RESTARTING) {
+		if (monitor.stopping || monitor.released) {
+			monitor.phase = PHASE_RUNNING;
+			monitor.child_ended = monitor.killed = true;
+			run_ended();
+			decide();
+		} else if (now_monotonic_ms() >= monitor.restart_at) {
+			monitor.killed = false;
+			launch();
+			decide();
+		}
+	}
+}
+
+void supervise(void)
+{
+	launch();
+	decide();
+	for (;;) {
+		want_all();
+		if (poll(polled, (nfds_t)polled_count, timeout()) < 0)
+			polled_count = 0;
+		serve();
+		pump();
+		decide();
+	}
+}
