@@ -108,19 +108,20 @@ class RestartPolicy:
 @dataclass(frozen=True, slots=True)
 class LogRequest:
     """``driver`` as it is stored; ``json-file`` is written as ``k8s-file``. ``path`` empty: beside the container's
-    configuration. ``max_size`` in bytes, after which the file is rotated; 0: never."""
+    configuration. ``max_size`` in bytes, after which the file is rotated; 0: never. ``max_files``: old ones kept."""
 
     driver: str = "k8s-file"
     path: str = ""
     max_size: int = 0
+    max_files: int = 1
 
     def __post_init__(self) -> None:
         if self.driver not in LOG_DRIVERS:
             raise InvalidValue(f"log driver {self.driver[:40]!r}: expected one of {', '.join(LOG_DRIVERS)}")
         if self.path and not self.path.startswith("/"):
             raise InvalidValue(f"log path {self.path[:100]!r} has to be absolute")
-        if self.max_size < 0:
-            raise InvalidValue("log size has to be positive")
+        if self.max_size < 0 or self.max_files < 1:
+            raise InvalidValue("log options: expected a positive size and at least one old file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,8 @@ class ContainerRequest:
     seccomp: empty means the default profile, ``unconfined`` none, else the path of a profile.
     user_namespace None: host's (rootless: the user's own), or a new one with ``uid_map`` and ``gid_map``.
     cgroup_parent: the cgroup below which the container's is made, empty means the engine's.
-    stop_signal None: the image's, or SIGTERM. stop_timeout: seconds. umask None: 0022 as it comes with the engine.
+    stop_signal None: the image's, or SIGTERM. stop_timeout: seconds. umask None: 0022.
+    die_with_parent: the container ends with the process that started it.
     """
 
     image: str = ""
@@ -182,6 +184,7 @@ class ContainerRequest:
     auto_remove: bool = False
     log: LogRequest = LogRequest()
     umask: int | None = None
+    die_with_parent: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.image) == bool(self.rootfs):

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pyengine.errors import InvalidValue, UnsupportedField
+from pyengine.linux.mounts import MS_SLAVE, parse_options
 from pyengine.oci import runtime as oci
 from pyengine.runtime.compile_devices import device_steps
-from pyengine.runtime.compile_mounts import MS_SLAVE, PROPAGATIONS, idmap_descriptor, is_idmapped, mount_steps, normal
+from pyengine.runtime.compile_mounts import idmap_descriptor, is_idmapped, mount_steps, normal
 from pyengine.runtime.compile_namespaces import (
     CLONE_NEWUSER,
     Namespaces,
@@ -216,9 +217,10 @@ def _root_step(root: RootFilesystem) -> Step:
 def _root_propagation(linux: oci.Linux) -> int:
     if not linux.rootfs_propagation:
         return 0
-    if linux.rootfs_propagation not in PROPAGATIONS:
+    propagation = parse_options((linux.rootfs_propagation,)).propagation
+    if not propagation:
         raise InvalidValue(f"linux.rootfsPropagation: {linux.rootfs_propagation[:40]!r} is none")
-    return PROPAGATIONS[linux.rootfs_propagation]
+    return propagation
 
 
 def _terminal_steps(process: oci.Process, *, console: bool) -> Iterator[Step]:
