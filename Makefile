@@ -16,6 +16,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo: packages-demo $(VENV)/.native
 	$(AS_ROOT) $(BIN)/python tests/host -- $(BIN)/python examples/demo.py
+	$(AS_ROOT) $(BIN)/python tests/host --user -- $(BIN)/python examples/demo.py
 
 test: packages-demo packages-test $(VENV)/.native
 	$(BIN)/pytest -q -n 2 tests/unit

@@ -25,11 +25,13 @@ class Attachment:
         wait: Callable[[float | None], int],
         resize: Callable[[int, int], None],
         close: Callable[[], None],
+        release: Callable[[], None],
     ) -> None:
         self._socket = connection
         self._wait = wait
         self._resize = resize
         self._close = close
+        self._release = release
 
     def fileno(self) -> int:
         """Readable when `read` would not wait."""
@@ -64,6 +66,10 @@ class Attachment:
     def wait(self, timeout: float | None = None) -> int:
         """The exit code. `WaitTimeout` after `timeout` seconds."""
         return self._wait(timeout)
+
+    def release(self) -> None:
+        """After the end: the caller has seen it and does what is left to do, such as removing the container."""
+        self._release()
 
     def close(self) -> None:
         """Detach. Calling it again does nothing."""

@@ -46,12 +46,18 @@ class ContainerConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=T
     restart_retries: int = 0
     auto_remove: bool = False
     die_with_parent: bool = False
+    umask: int = -1  # -1: as it comes
     cgroup_parent: str = ""
     cid_file: str = ""
     hosts: tuple[str, ...] = ()  # "name:ip"
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+
+    @property
+    def cgroup(self) -> str:
+        """The name of its cgroup, as `linux.cgroups.Hierarchy.locate` takes it."""
+        return f"{self.cgroup_parent.rstrip('/')}/{self.id}" if self.cgroup_parent else self.id
 
     def encode(self) -> str:
         return msgspec.json.encode(self).decode()

@@ -73,7 +73,7 @@ class Worker:
             except (BrokenPipeError, ConnectionResetError):
                 pass
         raise PyengineError(
-            f"the storage worker ended in the middle of {operation}: see what it wrote to stderr; the store is as before"
+            f"the storage worker ended in the middle of {operation}: see its stderr; the store is as before"
         )
 
     def close(self) -> None:

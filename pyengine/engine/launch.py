@@ -1,0 +1,261 @@
+"""A container is started: its documents become a plan, and a monitor executes it.
+
+Everything here can fail half-way; what was made until then is taken back, and the monitor does the same for what
+happens inside the container.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pyengine.engine.config import ContainerConfig
+from pyengine.engine.spec import complete_spec
+from pyengine.errors import CannotEnforce, InvalidState
+from pyengine.linux import calls
+from pyengine.linux.faults import declare, fault
+from pyengine.linux.fd import Fd
+from pyengine.oci import runtime as oci
+from pyengine.runtime import monitor
+from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container, idmap_of
+from pyengine.runtime.compile_process import UserRequest
+from pyengine.runtime.plan import JoinNamespace, Plan, Settings
+from pyengine.runtime.state import read_state
+
+if TYPE_CHECKING:
+    from pyengine.engine.engine import Engine
+    from pyengine.linux.group import Cgroup
+
+FAULTS = declare("container-start-directory", "container-start-cgroup", "container-start-launched")
+
+_CLONE_NEWUSER = 0x10000000
+_RESTART = {"no": 0, "on-failure": 1, "always": 2}
+_SPEC_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a start needs, decided: the spec of this start, its plan, and what the plan's descriptors refer to."""
+
+    spec: oci.RuntimeSpec
+    plan: Plan
+    paths: dict[str, str]
+
+
+def read_spec(engine: Engine, id: str) -> oci.RuntimeSpec:
+    """The spec that was stored when the container was created."""
+    with open(f"{engine.layout.container(id)}/config.json", "rb") as file:
+        return oci.decode(file.read(_SPEC_LIMIT))
+
+
+def prepare(engine: Engine, config: ContainerConfig, spec: oci.RuntimeSpec, *, cgroup: str, attached: bool) -> Prepared:
+    """The plan of a start. Reads the state of containers whose namespaces are joined, and makes nothing."""
+    from pyengine.runtime.compile import descriptors_to_open
+
+    run = engine.layout.run(config.id)
+    spec = complete_spec(spec, namespaces=_joined(engine, config), files=_files(config, run))
+    joins = []
+    if engine.rootless:
+        joins.append(join_user_namespace())
+    settings = Settings(
+        id=config.id,
+        stdin=config.stdin,
+        die_with_parent=config.die_with_parent,
+        cgroup=cgroup,
+        log_path=config.log_path,
+        log_max_size=config.log_max_size,
+        log_max_files=config.log_max_files,
+        restart=_RESTART[config.restart],
+        restart_retries=config.restart_retries,
+        cleanup=_cleanup(engine, config) if config.auto_remove else (),
+        cleanup_env=_cleanup_environment() if config.auto_remove else (),
+    )
+    names = ["cgroup"] * bool(cgroup) + ["engine"] * config.die_with_parent + ["client"] * attached
+    plan = compile_container(
+        spec,
+        _root(engine, config),
+        compiler_facts(engine),
+        settings,
+        user=UserRequest(config.user, config.groups, f"{run}/passwd", config.workdir),
+        seccomp_filter=seccomp_filter(engine, spec),
+        make_workdir=True,
+        joins=joins,
+        descriptors=names,
+    )
+    return Prepared(spec, plan, descriptors_to_open(spec))
+
+
+def join_user_namespace() -> JoinNamespace:
+    """The first step of every rootless plan; its descriptor is ``user``."""
+    return JoinNamespace(_CLONE_NEWUSER, "user", "the user's containers")
+
+
+def compiler_facts(engine: Engine) -> Facts:
+    """What the compiler has to know of this machine."""
+    return Facts(
+        make_devices=not engine.rootless,
+        set_groups=not engine.rootless or not engine.user_namespace().single_id,
+        last_capability=engine.last_capability,
+    )
+
+
+def _root(engine: Engine, config: ContainerConfig) -> RootFilesystem:
+    own = engine.layout.container(config.id)
+    if config.rootfs:
+        return DirectoryRoot(config.rootfs, f"{own}/root")
+    return OverlayRoot(
+        base=engine.layout.layers,
+        lower=tuple(f"{number}/diff" for number in config.layers),
+        upper=f"{own}/upper",
+        work=f"{own}/work",
+        target=f"{own}/root",
+        options="userxattr" if engine.rootless else "",
+    )
+
+
+def seccomp_filter(engine: Engine, spec: oci.RuntimeSpec) -> bytes:
+    """The compiled system call filter of a spec; empty without one."""
+    if spec.linux is None or spec.linux.seccomp is None:
+        return b""
+    return engine.filters.get(msgspec.json.encode(spec.linux.seccomp)).program
+
+
+def _joined(engine: Engine, config: ContainerConfig) -> dict[str, str]:
+    """Type of namespace → path, for those of other containers, which have to run."""
+    paths = {}
+    kinds = {"network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts", "user": "user", "cgroup": "cgroup"}
+    for kind, id in config.joined.items():
+        facts = read_state(engine.layout.run(id))
+        if not facts.process_alive or facts.pid is None:
+            raise InvalidState(
+                config.id,
+                "configured",
+                f"cannot start container {config.name}: it shares the {kind} namespace of container {id[:12]}, which "
+                "does not run: start that first",
+            )
+        paths[kind] = f"/proc/{facts.pid.pid}/ns/{kinds[kind]}"
+    return paths
+
+
+def _files(config: ContainerConfig, run: str) -> dict[str, str]:
+    """Path in the container → file of the run directory that is bound there."""
+    files = {"/etc/hostname": f"{run}/hostname", "/run/.containerenv": f"{run}/containerenv"}
+    if config.network != "none" and not config.network.startswith("container:"):
+        files |= {"/etc/hosts": f"{run}/hosts", "/etc/resolv.conf": f"{run}/resolv.conf"}
+    return files
+
+
+def _cleanup(engine: Engine, config: ContainerConfig) -> tuple[str, ...]:
+    code = "import sys; sys.path[:] = sys.argv[4:]; from pyengine.engine.cleanup import main; main(*sys.argv[1:4])"
+    return (sys.executable, "-c", code, engine.root, engine.run_root, config.id, *sys.path)
+
+
+def _cleanup_environment() -> tuple[str, ...]:
+    return tuple(f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "LANG") if name in os.environ)
+
+
+def launch(
+    engine: Engine, config: ContainerConfig, *, client: socket.socket | None = None, hold: bool = False
+) -> monitor.Session:
+    """Start the container; with `hold`, up to the point where only its command is missing.
+
+    `client` is one end of a socket pair that gets all output from the first byte on. The caller holds the lock.
+    """
+    spec = read_spec(engine, config.id)
+    with ExitStack() as undo, ExitStack() as held:
+        run = engine.layout.run(config.id)
+        _make_run_directory(engine, config, run)
+        undo.callback(engine.remove_tree, run)
+        fault("container-start-directory")
+        group = engine.cgroups.create(config, spec)
+        undo.callback(engine.cgroups.remove, config.cgroup)
+        fault("container-start-cgroup")
+        prepared = prepare(engine, config, spec, cgroup=group.path if group else "", attached=client is not None)
+        descriptors = _open_descriptors(engine, prepared, group, client, held)
+        session = monitor.launch(prepared.plan, run, descriptors)
+        try:
+            fault("container-start-launched")
+            if hold:
+                session.await_created()
+            else:
+                session.start()
+                session.await_started()
+        except BaseException:
+            session.close()
+            raise
+        undo.pop_all()
+        return session
+
+
+def _make_run_directory(engine: Engine, config: ContainerConfig, run: str) -> None:
+    """The files that are made for each start, in a directory that is new."""
+    try:
+        os.mkdir(run, 0o700)
+    except FileExistsError:
+        engine.remove_tree(run)
+        os.mkdir(run, 0o700)
+    _write(f"{run}/hostname", f"{config.hostname or os.uname().nodename}\n")
+    _write(f"{run}/containerenv", "")
+    _write(f"{run}/passwd", "")
+    if config.network == "none":
+        return
+    for name in ("hosts", "resolv.conf"):
+        try:
+            with open(f"/etc/{name}", encoding="utf-8", errors="surrogateescape") as file:
+                _write(f"{run}/{name}", file.read(1 << 20))
+        except FileNotFoundError:
+            _write(f"{run}/{name}", "")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(file.fileno(), 0o644)  # read by users of the container
+        file.write(text)
+
+
+def _open_descriptors(
+    engine: Engine,
+    prepared: Prepared,
+    group: Cgroup | None,
+    client: socket.socket | None,
+    held: ExitStack,
+) -> dict[str, int]:
+    """What the plan's names refer to; closed with `held`."""
+
+    def keep(fd: Fd) -> int:
+        return held.enter_context(fd).fileno()
+
+    opened: dict[str, int] = {}
+    for name in prepared.plan.descriptors:
+        if name == "cgroup":
+            assert group is not None
+            opened[name] = keep(group.open())
+        elif name == "engine":
+            opened[name] = keep(calls.pidfd_open(os.getpid()))
+        elif name == "client":
+            assert client is not None
+            opened[name] = client.fileno()
+        elif name == "user":
+            opened[name] = keep(engine.open_user_namespace())
+        elif prepared.paths[name]:
+            opened[name] = keep(calls.open(prepared.paths[name], os.O_RDONLY))
+        else:
+            opened[name] = keep(_mapped_namespace(engine, prepared.spec, name))
+    return opened
+
+
+def _mapped_namespace(engine: Engine, spec: oci.RuntimeSpec, name: str) -> Fd:
+    from pyengine.linux.userns import with_maps
+
+    if engine.rootless:
+        raise CannotEnforce(
+            "id-mapped mounts need CAP_SYS_ADMIN over the file system that is mapped: they are for root"
+        )
+    uids, gids = idmap_of(spec, name)
+    return with_maps(uids, gids)

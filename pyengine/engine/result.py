@@ -1,0 +1,18 @@
+"""What a command left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: bytes of stdout and stderr together that `run` and `exec` collect unless told otherwise
+DEFAULT_OUTPUT_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`exit_code` is 128 + n for a command that signal n ended. With a terminal all output is in `stdout`."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    container_id: str
