@@ -149,6 +149,7 @@ def make_request(image: str = "", command: Sequence[str] = (), **options: Unpack
     user_namespace, uid_map, gid_map = _user_namespace(given)
     no_new_privileges, seccomp = _security(_items(given, "security_opt"))
     ulimits = _items(given, "ulimit")
+    shm_size = _size(given, "shm_size", decimal=True)
     values: dict[str, Any] = {name: given[name] for name in _AS_IT_IS if given.get(name) is not None}
     return ContainerRequest(
         image=image,
@@ -169,7 +170,7 @@ def make_request(image: str = "", command: Sequence[str] = (), **options: Unpack
         ulimits=tuple(Ulimit.parse(text) for text in ulimits if text != "host"),
         host_ulimits="host" in ulimits,
         sysctls=_pairs(given, "sysctl"),
-        shm_size=_size(given, "shm_size", decimal=True) or DEFAULT_SHM_SIZE,
+        shm_size=DEFAULT_SHM_SIZE if shm_size is None else shm_size,
         pid=_namespace(given, "pid", "pid", "private"),
         ipc=_namespace(given, "ipc", "ipc", "private"),
         uts=_namespace(given, "uts", "uts", "private"),
