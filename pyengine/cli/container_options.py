@@ -91,8 +91,6 @@ FLAGS = (
     Flag("--userns", "text", "MODE", "host, keep-id, container:NAME or ns:PATH"),
     Flag("--uidmap", "commas", "CTR:HOST:SIZE", "Users of a user namespace of its own"),
     Flag("--gidmap", "commas", "CTR:HOST:SIZE", "Groups of a user namespace of its own"),
-    Flag("--subuidname", "text", "NAME", "Users: the ranges that this name has in /etc/subuid"),
-    Flag("--subgidname", "text", "NAME", "Groups: the ranges that this name has in /etc/subgid"),
     # limits
     Flag("--memory -m", "text", "SIZE", "Memory"),
     Flag("--memory-reservation", "text", "SIZE", "Memory that is left to it when memory is scarce"),
@@ -119,7 +117,7 @@ FLAGS = (
     Flag("--stop-signal", "text", "SIGNAL", "What asks it to end (default: the image's, or SIGTERM)"),
     Flag("--stop-timeout", "integer", "SECONDS", "How long it may take before SIGKILL (default: 10)"),
     Flag("--log-driver", "text", "DRIVER", "k8s-file (default), json-file (the same) or none"),
-    Flag("--log-opt", "commas", "K=V", "path=FILE, max-size=SIZE"),
+    Flag("--log-opt", "commas", "K=V", "path=FILE, max-size=SIZE, max-file=N"),
 )
 """Every flag that describes a container."""
 
@@ -147,7 +145,27 @@ def engine_options(values: Mapping[str, Any]) -> dict[str, Any]:
         elif flag.kind == "list":
             given = list(given)
         options[name] = _ABSOLUTE[name](given) if name in _ABSOLUTE else given
+    _read_files(options)
     return options
+
+
+def _read_files(options: dict[str, Any]) -> None:
+    """Variables and labels of files come before those of flags, which win."""
+    from pyengine.cli.files import read_lines_of
+    from pyengine.engine.values import parse_env_file
+
+    variables: dict[str, str] = {}
+    for path in options.pop("env_file", ()):
+        variables |= parse_env_file(read_lines_of(path, "environment file"), os.environ)
+    labels: list[str] = []
+    for path in options.pop("label_file", ()):
+        lines = (line.strip() for line in read_lines_of(path, "label file").splitlines())
+        labels += (line for line in lines if line and not line.startswith("#"))
+    if variables or "env" in options:
+        options["env"] = [*(f"{name}={text}" for name, text in variables.items()), *options.get("env", ())]
+        options["environment"] = dict(os.environ)
+    if labels:
+        options["label"] = [*labels, *options.get("label", ())]
 
 
 def _absolute_volumes(texts: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -12,6 +12,9 @@ from pyengine.cli.arguments import Command, switch, value, words
 from pyengine.cli.progress import shown
 from pyengine.cli.session import Session
 from pyengine.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pyengine.engine.images import Format
 
 _QUIET = "Do not show progress"
 
@@ -46,15 +49,16 @@ def import_(session: Session, /, *, names: tuple[str, ...], change: tuple[str, .
 
 
 @click.pass_obj
-def save(session: Session, /, *, names: tuple[str, ...], output_file: str, format: str) -> int:
+def save(session: Session, /, *, names: tuple[str, ...], output_file: str, format: Format, quiet: bool) -> int:
     from pyengine.cli.terminal import ending_raises, handlers
 
     if not names:
         raise InvalidValue("an image has to be named")
     if not output_file and output.is_terminal(sys.stdout):
         raise InvalidValue("an archive is not written to a terminal: use --output FILE, or redirect stdout")
-    with session.engine() as engine, handlers(ending_raises()):
-        engine.images.save(names, output_file or _stdout(), format=format)
+    target = output_file or sys.stdout.buffer
+    with session.engine() as engine, handlers(ending_raises()), shown("Saving", quiet=quiet) as progress:
+        engine.images.save(names, target, format=format, progress=progress)
     return 0
 
 
@@ -64,10 +68,6 @@ def _source(path: str, what: str) -> str | BinaryIO:
     if sys.stdin is None or output.is_terminal(sys.stdin):
         raise InvalidValue(f"a terminal is not {what}")
     return sys.stdin.buffer
-
-
-def _stdout() -> BinaryIO:
-    return sys.stdout.buffer
 
 
 COMMANDS = {
@@ -87,7 +87,13 @@ COMMANDS = {
         help="Make an image of a tarball of a root file system (- is stdin), compressed or not.",
         params=[
             value("--change", "-c", multiple=True, metavar="INSTRUCTION", help="Such as CMD=/bin/sh or ENV=K=V"),
-            value("--message", "-m", default="", metavar="TEXT", help="The comment of the image's history"),
+            value(
+                "--message",
+                "-m",
+                default="imported from tarball",
+                metavar="TEXT",
+                help="The comment of the image's history",
+            ),
             switch("--quiet", "-q", help=_QUIET),
             words("names", metavar="FILE|- [NAME]"),
         ],
@@ -105,6 +111,7 @@ COMMANDS = {
                 metavar="FORMAT",
                 help="docker-archive (default) or oci-archive",
             ),
+            switch("--quiet", "-q", help=_QUIET),
             words("names", metavar="IMAGE..."),
         ],
     ),

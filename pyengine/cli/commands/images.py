@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 _COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 _HEADINGS = {**_COLUMNS, "Id": "IMAGE ID", "Created": "CREATED", "CreatedAt": "CREATED AT", "Digest": "DIGEST"}
-_SORT: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "created": lambda row: -row["created_ns"],
-    "id": lambda row: row["Id"],
-    "repository": lambda row: row["Repository"],
-    "size": lambda row: row["size"],
-    "tag": lambda row: row["Tag"],
+Row = tuple["Image", str, str]  # an image, and repository and tag of one of its names
+
+_SORT: dict[str, Callable[[Row], Any]] = {
+    "created": lambda row: -row[0].created_ns,
+    "id": lambda row: row[0].id,
+    "repository": lambda row: row[1:],
+    "size": lambda row: row[0].size,
+    "tag": lambda row: row[2],
 }
 
 ONLY_UNKNOWN = 1
@@ -54,25 +56,33 @@ def images(
     now = time.time_ns()
     with session.engine() as engine:
         wanted = make_filter((*filter, *(f"reference={name}" for name in names)), engine.images.get)
-        found = [image for image in engine.images.list() if wanted(image)]
-    if format == "json":
-        found.sort(key=lambda image: -image.created_ns)
-        output.print_records([_document(image) for image in found], format, headings={})
-        return 0
-    rows = [row for image in found for row in _rows(image, now, no_trunc)]
-    rows.sort(key=_SORT[sort])
+        rows = [(image, *split) for image in engine.images.list() if wanted(image) for split in _names(image)]
+        rows.sort(key=_SORT[sort])
+        # labels are in the configurations, a file each: read only where they are asked for
+        labels = {image.id: image.labels for image, _, _ in rows} if "{{" in format else {}
     if quiet and not format:
-        output.write("".join(f"{id}\n" for id in dict.fromkeys(row["ID"] for row in rows)))
-    elif format:
-        output.print_records(rows, format, headings=_HEADINGS, heading=not noheading)
-    else:
-        fields = list(_COLUMNS)
-        if digests:
-            fields.insert(2, "Digest")
-        output.print_table(
-            [_HEADINGS[field] for field in fields], ([row[f] for f in fields] for row in rows), heading=not noheading
-        )
+        output.write("".join(f"{id}\n" for id in dict.fromkeys(_id(image, no_trunc) for image, _, _ in rows)))
+        return 0
+    records = [_record(row, now, no_trunc, labels) for row in rows]
+    if format:
+        documents = [_document(image) for image in {image.id: image for image, _, _ in rows}.values()]
+        output.print_records(records, format, documents=documents, headings=_HEADINGS, heading=not noheading)
+        return 0
+    fields = list(_COLUMNS)
+    if digests:
+        fields.insert(2, "Digest")
+    output.print_table(
+        [_HEADINGS[field] for field in fields], ([row[f] for f in fields] for row in records), heading=not noheading
+    )
     return 0
+
+
+def _names(image: Image) -> list[tuple[str, str]]:
+    return [split_name(name) for name in image.names] or [("<none>", "<none>")]
+
+
+def _id(image: Image, no_trunc: bool) -> str:
+    return f"sha256:{image.id}" if no_trunc else image.short_id
 
 
 def _document(image: Image) -> dict[str, Any]:
@@ -86,24 +96,22 @@ def _document(image: Image) -> dict[str, Any]:
     }
 
 
-def _rows(image: Image, now: int, no_trunc: bool) -> Iterator[dict[str, Any]]:
+def _record(row: Row, now: int, no_trunc: bool, labels: Mapping[str, dict[str, str]]) -> dict[str, Any]:
+    image, repository, tag = row
     age = describe_age(image.created_ns, now)
-    for repository, tag in [split_name(name) for name in image.names] or [("<none>", "<none>")]:
-        yield {
-            "Id": image.id,
-            "ID": f"sha256:{image.id}" if no_trunc else image.short_id,
-            "Repository": repository,
-            "Tag": tag,
-            "Names": list(image.names),
-            "Digest": image.digest,
-            "CreatedSince": age,
-            "Created": age,
-            "CreatedAt": describe_moment(image.created_ns // SECOND * SECOND),
-            "Size": describe_size(image.size),
-            "Labels": image.labels,
-            "created_ns": image.created_ns,
-            "size": image.size,
-        }
+    return {
+        "Id": image.id,
+        "ID": _id(image, no_trunc),
+        "Repository": repository,
+        "Tag": tag,
+        "Names": list(image.names),
+        "Digest": image.digest,
+        "CreatedSince": age,
+        "Created": age,
+        "CreatedAt": describe_moment(image.created_ns // SECOND * SECOND),
+        "Size": describe_size(image.size),
+        "Labels": labels.get(image.id, {}),
+    }
 
 
 @click.pass_obj

@@ -99,8 +99,12 @@ def _lines(
     else:
         import heapq
 
-        streams = [((_moment(line), number, line) for line in read(c)) for number, c in enumerate(containers)]
+        streams = [_stamped(number, read(container)) for number, container in enumerate(containers)]
         yield from ((containers[number], line) for _, number, line in heapq.merge(*streams, key=lambda item: item[:2]))
+
+
+def _stamped(number: int, lines: Iterator[LogLine]) -> Iterator[tuple[int, int, LogLine]]:
+    return ((_moment(line), number, line) for line in lines)
 
 
 def _concurrently(
@@ -139,7 +143,9 @@ def _print(line: LogLine, label: str, timestamps: bool) -> None:
     prefix = f"{label} " if label else ""
     if timestamps:
         prefix += f"{line.time} "
-    stream.buffer.write(prefix.encode() + line.text + (b"" if line.partial else b"\n"))
+    # a piece of a line that is to stand for itself ends here, whatever comes after it
+    end = b"" if line.partial and not prefix else b"\n"
+    stream.buffer.write(prefix.encode() + line.text + end)
     stream.flush()
 
 

@@ -30,14 +30,14 @@ _COLUMNS = {
     "Names": "NAMES",
 }
 _HEADINGS = {**_COLUMNS, "Id": "CONTAINER ID", "ImageID": "IMAGE ID", "CreatedAt": "CREATED AT", "Size": "SIZE"}
-_SORT: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "command": lambda row: row["Command"],
-    "created": lambda row: row["created_ns"],
-    "id": lambda row: row["Id"],
-    "image": lambda row: row["Image"],
-    "names": lambda row: row["Names"],
-    "runningfor": lambda row: row["created_ns"],
-    "status": lambda row: row["Status"],
+_SORT: dict[str, Callable[[tuple[Container, ContainerState]], Any]] = {
+    "command": lambda pair: pair[0].command,
+    "created": lambda pair: pair[0].created_ns,
+    "id": lambda pair: pair[0].id,
+    "image": lambda pair: pair[0].image_name,
+    "names": lambda pair: pair[0].name,
+    "runningfor": lambda pair: pair[0].created_ns,
+    "status": lambda pair: pair[1].status,
 }
 
 
@@ -68,18 +68,25 @@ def ps(
 ) -> int:
     now = time.time_ns()
     with session.engine() as engine:
-        rows = [_row(c, now, no_trunc, size) for c in _choose(engine, all, filter, last, latest)]
-    rows.sort(key=_SORT[sort])
+        found = [(container, container.state()) for container in _choose(engine, all, filter, last, latest)]
+        found.sort(key=_SORT[sort])
+        sizes = {container.id: container.inspect(size=True) for container, _ in found} if size else {}
     if quiet and not format:
-        output.write("".join(f"{row['ID']}\n" for row in rows))
+        output.write("".join(f"{_id(container, no_trunc)}\n" for container, _ in found))
         return 0
+    records = [_record(container, state, now, no_trunc) for container, state in found]
+    documents = [_document(container, state, now) for container, state in found]
+    if size:
+        for record, document in zip(records, documents, strict=True):
+            written, whole = (sizes[record["Id"]].get(key, 0) for key in ("SizeRw", "SizeRootFs"))
+            record["Size"] = f"{describe_size(written)} (virtual {describe_size(whole)})"
+            document["Size"] = {"rootFsSize": whole, "rwSize": written}
     if format:
-        documents = [row["document"] for row in rows]
-        output.print_records(rows, format, documents=documents, headings=_HEADINGS, heading=not noheading)
+        output.print_records(records, format, documents=documents, headings=_HEADINGS, heading=not noheading)
         return 0
     columns = {**_COLUMNS, "Size": "SIZE"} if size else _COLUMNS
     output.print_table(
-        list(columns.values()), ([row[field] for field in columns] for row in rows), heading=not noheading
+        list(columns.values()), ([record[field] for field in columns] for record in records), heading=not noheading
     )
     return 0
 
@@ -97,21 +104,25 @@ def _names_a_state(filters: tuple[str, ...]) -> bool:
     return any(text.startswith(("status=", "exited=")) for text in filters)
 
 
-def _row(container: Container, now: int, no_trunc: bool, size: bool) -> dict[str, Any]:
-    state = container.state()
+def _id(container: Container, no_trunc: bool) -> str:
+    return container.id if no_trunc else container.short_id
+
+
+def _record(container: Container, state: ContainerState, now: int, no_trunc: bool) -> dict[str, Any]:
     command = " ".join(container.command)
     if not no_trunc and len(command) > _COMMAND_LENGTH:
         command = f"{command[:_COMMAND_LENGTH]}..."
-    row: dict[str, Any] = {
+    age = describe_age(container.created_ns, now)
+    return {
         "Id": container.id,
-        "ID": container.id if no_trunc else container.short_id,
+        "ID": _id(container, no_trunc),
         "Names": container.name,
         "Image": container.image_name,
         "ImageID": container.image_id,
         "Command": command,
-        "created_ns": container.created_ns,
         "CreatedAt": describe_moment(container.created_ns),
-        "RunningFor": describe_age(container.created_ns, now),
+        "Created": age,
+        "RunningFor": age,
         "Status": describe_status(state, now),
         "State": state.status,
         "Pid": state.pid,
@@ -121,7 +132,10 @@ def _row(container: Container, now: int, no_trunc: bool, size: bool) -> dict[str
         "Mounts": list(container.config.user_volumes),
         "Restarts": state.restarts,
     }
-    document = {
+
+
+def _document(container: Container, state: ContainerState, now: int) -> dict[str, Any]:
+    return {
         "Id": container.id,
         "Names": [container.name],
         "Image": container.image_name,
@@ -130,23 +144,16 @@ def _row(container: Container, now: int, no_trunc: bool, size: bool) -> dict[str
         "Created": container.created_ns // SECOND,
         "CreatedAt": format_rfc3339(container.created_ns),
         "State": state.status,
-        "Status": row["Status"],
+        "Status": describe_status(state, now),
         "Pid": state.pid,
         "ExitCode": state.exit_code,
         "StartedAt": format_rfc3339(state.started_ns) if state.started_ns else None,
         "ExitedAt": format_rfc3339(state.finished_ns) if state.finished_ns else None,
+        "Ports": [],
         "Labels": container.labels,
-        "Mounts": row["Mounts"],
+        "Mounts": list(container.config.user_volumes),
         "Restarts": state.restarts,
     }
-    if size:
-        sizes = container.inspect(size=True)
-        written, whole = sizes.get("SizeRw", 0), sizes.get("SizeRootFs", 0)
-        row["Size"] = f"{describe_size(written)} (virtual {describe_size(whole)})"
-        document["Size"] = {"rootFsSize": whole, "rwSize": written}
-    row["Created"] = row["RunningFor"]
-    row["document"] = document
-    return row
 
 
 COMMANDS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyengine.cli import output
 from pyengine.cli.arguments import Command, switch, value, words
 from pyengine.cli.session import Session
 from pyengine.errors import ContainerNotFound, InvalidState, InvalidValue
@@ -139,7 +140,7 @@ def exec(
         raise InvalidValue("exec needs a container and a command")
     with session.engine() as engine:
         container = _only(engine, () if latest else names[:1], latest)
-        attachment = container.open_exec(
+        running = container.open_exec(
             command,
             user=user,
             workdir=workdir,
@@ -148,11 +149,15 @@ def exec(
             privileged=privileged,
             stdin=interactive and not detach,
         )
-        with attachment:
+        with running:
             if detach:
+                output.line(running.id)
                 return 0
-            code = foreground(attachment, stdin=interactive, tty=tty, detach_keys=detach_keys)
-    return 0 if code is None else code
+            code = foreground(running, stdin=interactive, tty=tty, detach_keys=detach_keys)
+            if code is None:
+                return 0
+            running.finish()
+    return code
 
 
 def _only(engine: Engine, names: tuple[str, ...], use_latest: bool) -> Container:
