@@ -10,7 +10,9 @@
  *
  * It stays behind when the engine ends, and goes on SIGTERM. If the engine dies before the end of this, the pipe is
  * closed and the holder ends too. A failure is reported as 'e', the step, and errno. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

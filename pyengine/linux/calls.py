@@ -221,7 +221,7 @@ def mount_setattr(
     user_namespace: Fd | int | None = None,
     recursive: bool = False,
 ) -> None:
-    """``mount_setattr`` on the mount ``tree`` or on ``path`` below it. ``set`` and ``clear`` are ``MOUNT_ATTR_`` bits."""
+    """``mount_setattr`` on the mount ``tree`` or ``path`` below it. ``set`` and ``clear`` are ``MOUNT_ATTR_`` bits."""
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     namespace = -1 if user_namespace is None else _at(user_namespace)
     result = lib.pe_mount_setattr(_at(tree), _encode(path), flags, set, clear, propagation, namespace)
@@ -247,7 +247,7 @@ def fsconfig(context: Fd | int, command: int, key: str | None, value: Path | Non
 
 def _context_log(context: int) -> str:
     """What the kernel wrote about the last failure of a file system context (fs_context's message log)."""
-    said = []
+    said: list[str] = []
     while len(said) < 8:
         try:
             said.append(os.read(context, 1024).decode(errors="replace").strip()[2:])

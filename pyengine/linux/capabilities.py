@@ -83,7 +83,9 @@ def parse_capabilities(texts: Iterable[str], last: int = len(NAMES) - 1) -> tupl
     return tuple(NAMES[number] for number in sorted(numbers))
 
 
-def change(default: Iterable[str], add: Iterable[str], drop: Iterable[str], last: int = len(NAMES) - 1) -> tuple[str, ...]:
+def change(
+    default: Iterable[str], add: Iterable[str], drop: Iterable[str], last: int = len(NAMES) - 1
+) -> tuple[str, ...]:
     """The default set with some added and dropped, as ``--cap-add`` and ``--cap-drop`` mean it: ``drop=["ALL"]`` leaves
     what is added, ``add=["ALL"]`` is all but what is dropped. ``InvalidValue`` if one is in both."""
     adding, dropping = set(parse_capabilities(add, last)), set(parse_capabilities(drop, last))

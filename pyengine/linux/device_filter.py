@@ -140,7 +140,7 @@ def load(program: bytes) -> Fd:
     """Loads a program. If the verifier refuses it, its words are part of the ``KernelError``."""
     count = len(program) // 8
     result = lib.pe_bpf_load_cgroup_device(ffi.from_buffer(program), count, ffi.NULL, 0)
-    if result == -errno.EACCES or result == -errno.EINVAL:
+    if result in (-errno.EACCES, -errno.EINVAL):
         log = ffi.new("char[]", 65536)
         lib.pe_bpf_load_cgroup_device(ffi.from_buffer(program), count, log, 65536)
         said = bytes(ffi.string(log)).decode(errors="replace").strip()
@@ -151,8 +151,8 @@ def load(program: bytes) -> Fd:
 
 
 def attach(cgroup: Fd | int, rules: Sequence[DeviceRule]) -> None:
-    """Filters the devices of the group whose directory ``cgroup`` is. It stays as long as the group; the programs of the
-    groups above, and further ones of this group, must all allow an access."""
+    """Filters the devices of the group whose directory ``cgroup`` is. It stays as long as the group; the programs of
+    the groups above, and further ones of this group, must all allow an access."""
     with load(assemble(rules)) as program:
         result = lib.pe_bpf_attach_cgroup_device(number(cgroup), program.fileno(), _ALLOW_MULTI)
     if result < 0:

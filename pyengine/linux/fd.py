@@ -6,6 +6,8 @@ import os
 import warnings
 from typing import Self
 
+from pyengine.typing import override
+
 
 class Fd:
     """Owns one descriptor: closes it on ``close()``, at the end of a ``with`` block, or, with a ``ResourceWarning``,
@@ -52,6 +54,7 @@ class Fd:
             warnings.warn(f"descriptor {self._fd} was never closed", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
+    @override
     def __repr__(self) -> str:
         return f"Fd({self._fd})" if self._fd >= 0 else "Fd(closed)"
 

@@ -105,7 +105,7 @@ class Cgroup:
     # Making, limits
 
     def create(self, base: str, needed: Iterable[str] = ()) -> None:
-        """Makes the group and what is missing between ``base`` and it; controllers ``needed`` are enabled down to it."""
+        """Makes the group and what is missing between ``base`` and it; enables the controllers ``needed`` down to it."""
         missing = []
         path = self.path
         while path != base and path.startswith(base) and not os.path.isdir(path):
@@ -127,6 +127,11 @@ class Cgroup:
         for controller in needed:
             if controller in self._words("cgroup.controllers"):
                 continue
+            if controller not in (Cgroup(self.top, self.top).read("cgroup.controllers") or "").split():
+                raise self._refusal(
+                    f"the cgroup controller {controller} is not among those of {self.top}/cgroup.controllers: the "
+                    "kernel lacks it, or cgroup v1 holds it (boot with systemd.unified_cgroup_hierarchy=1; see /proc/cgroups)"
+                )
             above = []
             path = os.path.dirname(self.path)
             while path.startswith(self.top):
@@ -145,10 +150,8 @@ class Cgroup:
             group.write("cgroup.subtree_control", f"+{controller}")
         except KernelError as error:
             reasons = {
-                errno.ENOENT: "the kernel has no such controller in cgroup v2, or cgroup v1 holds it (boot with "
-                "systemd.unified_cgroup_hierarchy=1, or see /proc/cgroups)",
-                errno.EINVAL: "the kernel has no such controller in cgroup v2, or cgroup v1 holds it (boot with "
-                "systemd.unified_cgroup_hierarchy=1, or see /proc/cgroups)",
+                errno.ENOENT: "a group above does not pass it on",
+                errno.EINVAL: "a group above does not pass it on",
                 errno.EBUSY: "the group has processes of its own: run them in a group below it",
                 errno.EACCES: f"it is not delegated: let the administrator enable it, e.g. Delegate={controller} in a "
                 "drop-in for user@.service",
@@ -198,8 +201,8 @@ class Cgroup:
         )
 
     def kill(self) -> None:
-        """Sends SIGKILL to all in the group and below, at once: also to what is being forked meanwhile. Nothing when the
-        group is gone. ``CannotEnforce`` on kernels before 5.14: to kill one by one would race with forks."""
+        """Sends SIGKILL to all in the group and below, at once: also to what is being forked meanwhile. Nothing when
+        the group is gone. ``CannotEnforce`` on kernels before 5.14: to kill one by one would race with forks."""
         if not self._has("cgroup.kill"):
             if self.exists():
                 raise self._refusal(f"the kernel has no {self.path}/cgroup.kill: it must be 5.14 or later")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import pwd
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Final
 from pyengine.errors import CannotEnforce, InvalidValue, KernelError
 from pyengine.linux import calls
 from pyengine.linux.spawn import find_program, run
+from pyengine.typing import override
 
 ID_LIMIT: Final = (1 << 32) - 1  # the last number, 2³² - 1, means "no id"
 MAX_ENTRIES: Final = 340  # of one uid_map: UID_GID_MAP_MAX_EXTENTS of the kernel
@@ -33,6 +35,7 @@ class IdMap:
         if self.size < 1 or max(self.container, self.host) + self.size > ID_LIMIT:
             raise InvalidValue(f"id map {self}: the size must be at least 1 and the last id at most {ID_LIMIT - 1}")
 
+    @override
     def __str__(self) -> str:
         return f"{self.container}:{self.host}:{self.size}"
 
@@ -55,7 +58,7 @@ def check_maps(maps: Sequence[IdMap]) -> tuple[IdMap, ...]:
         raise InvalidValue(f"a user namespace takes 1 to {MAX_ENTRIES} id maps, not {len(maps)}")
     for side in ("container", "host"):
         ordered = sorted(maps, key=lambda item: int(getattr(item, side)))
-        for first, second in zip(ordered, ordered[1:], strict=False):
+        for first, second in itertools.pairwise(ordered):
             if getattr(first, side) + first.size > getattr(second, side):
                 raise InvalidValue(f"id maps {first} and {second} overlap: they share a {side} id")
     return tuple(sorted(maps))

@@ -75,8 +75,7 @@ def open_file_in_root(root: Fd | int, path: Path) -> Fd:
     with open_in_root(root, path, os.O_PATH) as found:
         _check_regular(found, path)
         link = f"/proc/self/fd/{found.fileno()}"
-        fd = Fd(calls.run("open", path, os.open, link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    return fd
+        return Fd(calls.run("open", path, os.open, link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _check_regular(fd: Fd, path: Path) -> None:
@@ -89,15 +88,16 @@ def read_in_root(root: Fd | int, path: Path, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes; ``KernelError`` with ``EFBIG`` if it has more,
     ``EINVAL`` if it is a fifo, a device or a directory, ``ENOENT`` if it does not exist."""
     with open_file_in_root(root, path) as fd:
-        parts = []
+        parts: list[bytes] = []
         left = limit + 1
-        while left > 0:
+        while True:
             part = calls.run("read", path, os.read, fd.fileno(), min(left, 1 << 20))
             if not part:
                 return b"".join(parts)
             parts.append(part)
             left -= len(part)
-    calls.fail(errno.EFBIG, "read", calls.show(path), remedy=f"at most {limit} bytes are read")
+            if left <= 0:
+                calls.fail(errno.EFBIG, "read", calls.show(path), remedy=f"at most {limit} bytes are read")
 
 
 def readlink_in_root(root: Fd | int, path: Path) -> bytes:
@@ -117,9 +117,9 @@ def list_in_root(root: Fd | int, path: Path) -> list[str]:
 def make_directories_in_root(
     root: Fd | int, path: Path, mode: int = 0o755, *, uid: int | None = None, gid: int | None = None
 ) -> Fd:
-    """Makes ``path`` and its missing parents below ``root`` and returns its descriptor (``O_PATH``). Those that are made
-    get exactly ``mode``, and ``uid`` and ``gid`` if given; those that exist stay as they are. A symbolic link on the way
-    is followed below the root; one that leads nowhere is ``KernelError`` with ``EEXIST``."""
+    """Makes ``path`` and its missing parents below ``root`` and returns its descriptor (``O_PATH``). Those that are
+    made get exactly ``mode``, and ``uid`` and ``gid`` if given; those that exist stay as they are. A symbolic link on
+    the way is followed below the root; one that leads nowhere is ``KernelError`` with ``EEXIST``."""
     flags = os.O_PATH | os.O_DIRECTORY
     current = calls.open(".", flags, directory=root)
     done: list[bytes] = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pyengine.errors import InvalidValue, KernelError
 from pyengine.linux import calls
 from pyengine.linux.fd import Fd, number
+from pyengine.typing import override
 
 PID_MAX = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
 
@@ -68,6 +69,7 @@ class ProcessId:
         if not 0 < self.pid <= PID_MAX or self.start_time < 0:
             raise InvalidValue(f"not a process: pid {self.pid}, start time {self.start_time}")
 
+    @override
     def __str__(self) -> str:
         return f"{self.pid} {self.start_time}"
 

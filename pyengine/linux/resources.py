@@ -83,16 +83,18 @@ class Resources:
             _check(UNLIMITED < reservation <= self.memory_limit, "memory_reservation", reservation, what)
         _check(self.cpu_shares is None or self.cpu_shares >= 0, "cpu_shares", self.cpu_shares, "2 to 262144")
         quota, period = self.cpu_quota, self.cpu_period
-        _check(
-            quota is None or quota in (UNLIMITED, 0) or quota >= 1000, "cpu_quota", quota, "at least 1000 µs, or -1"
-        )
+        _check(quota is None or quota in (UNLIMITED, 0) or quota >= 1000, "cpu_quota", quota, "at least 1000 µs, or -1")
         _check(not period or 1000 <= period <= 1_000_000, "cpu_period", period, "1000 to 1000000 µs")
         _check(self.cpu_burst is None or self.cpu_burst >= 0, "cpu_burst", self.cpu_burst, "µs")
         for name in ("cpuset_cpus", "cpuset_mems"):
             value = getattr(self, name)
             _check(not value or bool(_LIST.fullmatch(value)), name, value, "a list such as 0-3,7")
-        _check(self.pids_limit is None or self.pids_limit >= UNLIMITED, "pids_limit", self.pids_limit, "a number, or -1")
-        _check(not self.blkio_weight or 10 <= self.blkio_weight <= 1000, "blkio_weight", self.blkio_weight, "10 to 1000")
+        _check(
+            self.pids_limit is None or self.pids_limit >= UNLIMITED, "pids_limit", self.pids_limit, "a number, or -1"
+        )
+        _check(
+            not self.blkio_weight or 10 <= self.blkio_weight <= 1000, "blkio_weight", self.blkio_weight, "10 to 1000"
+        )
         for rate in self.blkio_weight_device:
             _check(10 <= rate.rate <= 1000, "blkio_weight_device", rate, "10 to 1000")
         for name in ("read_bps", "write_bps", "read_iops", "write_iops"):
@@ -106,9 +108,7 @@ class Resources:
         for file, text in self.unified.items():
             _check(bool(_UNIFIED.fullmatch(file)), "unified", file, "the name of a file of cgroup v2")
             # What moves processes or changes the structure of the group is not a limit.
-            _check(
-                not file.startswith("cgroup.") or file.startswith("cgroup.max."), "unified", file, "a limit"
-            )
+            _check(not file.startswith("cgroup.") or file.startswith("cgroup.max."), "unified", file, "a limit")
             _check("\0" not in text, "unified", text, "text without NUL")
 
 

@@ -11,9 +11,7 @@ RTMIN: Final = 34  # what glibc and musl leave of the kernel's 32 to 64
 RTMAX: Final = 64
 
 NUMBERS: Final = {
-    item.name.removeprefix("SIG"): int(item)
-    for item in signal.Signals
-    if not item.name.startswith("SIGRT")
+    item.name.removeprefix("SIG"): int(item) for item in signal.Signals if not item.name.startswith("SIGRT")
 } | {"IOT": 6, "CLD": 17, "POLL": 29, "STKFLT": 16}
 _NAMES: Final = {number: name for name, number in NUMBERS.items() if name not in ("IOT", "CLD", "POLL")}
 

@@ -2,8 +2,8 @@
 
 The holder (native/holder/holder.c) is in a user namespace with the user's ids mapped and in a mount namespace inside of
 it. It has nothing else of its maker: no descriptors, no session, no working directory. It stays when engines end, since
-containers and the ownership of files in layers depend on nothing but the id maps, and a new holder costs three programs;
-``stop()`` ends it. ``RUN_ROOT/userns`` names it by boot, pid and start time.
+containers and the ownership of files in layers depend on nothing but the id maps, and a new holder costs three
+programs; ``stop()`` ends it. ``RUN_ROOT/userns`` names it by boot, pid and start time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def holder_program() -> str:
     """The path of the holder that was built with the package."""
     path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native", "holder")
     if not os.access(path, os.X_OK):
-        raise MissingProgram(path, "gcc", "a user namespace for rootless containers (build pyengine again)")
+        raise MissingProgram(
+            "a C compiler", "gcc", "building the holder of the user namespace (pip install pyengine again then)"
+        )
     return path
 
 
@@ -71,10 +73,10 @@ class UserNamespace:
 
     def _open(self, kind: Namespace) -> Fd:
         fd = open_namespace(self.holder.pid, kind)
-        if self.holder.running():  # asked after opening: so it was not the namespace of a later process
-            return fd
-        fd.close()
-        calls.fail(errno.ESRCH, "open the user namespace", f"of {self.holder.pid}", remedy="its holder has ended")
+        if not self.holder.running():  # asked after opening: else it could be the namespace of a later process
+            fd.close()
+            calls.fail(errno.ESRCH, "open the user namespace", f"of {self.holder.pid}", remedy="its holder has ended")
+        return fd
 
 
 def ensure(run_root: str, *, program: str | None = None, maps: RootlessMaps | None = None) -> UserNamespace:
@@ -121,7 +123,7 @@ def _describe(holder: ProcessId) -> UserNamespace:
     return UserNamespace(holder, maps[0], maps[1])
 
 
-class _locked:  # noqa: N801 - reads as the statement that it is
+class _locked:
     """Holds the lock of ``run_root``: an flock, which goes with its process."""
 
     def __init__(self, run_root: str) -> None:
