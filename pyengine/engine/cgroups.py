@@ -77,9 +77,18 @@ class Cgroups:
 
         assert spec.linux is not None
         rules = spec.linux.resources.devices if spec.linux.resources is not None else ()
-        if rules and device_filter.can_filter_devices():
+        if rules:
             with group.open() as directory:
-                device_filter.attach(directory, device_filter.from_spec(rules))
+                device_filter.attach(
+                    directory,
+                    [
+                        device_filter.DeviceRule(
+                            rule.allow, rule.type or "a", rule.major, rule.minor, rule.access or "rwm"
+                        )
+                        for rule in rules
+                    ]
+                    + list(device_filter.DEFAULT_RULES),
+                )
 
     def group(self, name: str) -> Cgroup | None:
         """The group of a container that runs."""

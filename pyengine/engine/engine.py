@@ -122,7 +122,7 @@ class Engine:
         from pyengine.linux.userns import ensure
 
         with self._lock:
-            if self._namespace is None or not self._namespace.alive():
+            if self._namespace is None or not self._namespace.holder.running():
                 self._namespace = ensure(self.layout.run_root)
             return self._namespace
 

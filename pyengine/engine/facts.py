@@ -36,7 +36,8 @@ def gather(
     """What does not depend on a request."""
     from pyengine.linux import capabilities
 
-    status = capabilities.of_process()
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        sets = capabilities.CapabilitySets.parse_status(file.read())
     machine = os.uname()
     limits = {}
     for name, number in _RLIMITS.items():
@@ -45,12 +46,13 @@ def gather(
         max_files = int(file.read())
     with open("/proc/self/oom_score_adj", encoding="ascii") as file:
         oom_score_adj = int(file.read())
-    bounding = capabilities.names(status.bounding)
+    # In a user namespace of its own a container has what the kernel knows; on the host, what this process may pass on.
+    granted = (1 << (capabilities.last_cap() + 1)) - 1 if rootless else sets.bounding
     return EnvironmentFacts(
-        capabilities=tuple(bounding),
+        capabilities=capabilities.names(granted),
         rootless=rootless,
         rlimits=limits,
-        raise_limits=not rootless and "CAP_SYS_RESOURCE" in capabilities.names(status.effective),
+        raise_limits=not rootless and "CAP_SYS_RESOURCE" in capabilities.names(sets.effective),
         max_files=max_files,
         oom_score_adj=oom_score_adj,
         uid_map=uid_map,

@@ -251,11 +251,23 @@ def _open_descriptors(
 
 
 def _mapped_namespace(engine: Engine, spec: oci.RuntimeSpec, name: str) -> Fd:
-    from pyengine.linux.userns import with_maps
+    """A user namespace with the id maps of a mount. Its holder is not needed once there is a descriptor."""
+    import tempfile
+
+    from pyengine.linux import userns
+    from pyengine.linux.idmap import IdMap, RootlessMaps
 
     if engine.rootless:
         raise CannotEnforce(
             "id-mapped mounts need CAP_SYS_ADMIN over the file system that is mapped: they are for root"
         )
     uids, gids = idmap_of(spec, name)
-    return with_maps(uids, gids)
+
+    def triples(flat: tuple[int, ...]) -> tuple[IdMap, ...]:
+        return tuple(IdMap(*flat[start : start + 3]) for start in range(0, len(flat), 3))
+
+    with tempfile.TemporaryDirectory(dir=engine.run_root) as directory:
+        try:
+            return userns.ensure(directory, maps=RootlessMaps(triples(uids), triples(gids))).user_fd()
+        finally:
+            userns.stop(directory)

@@ -56,7 +56,7 @@ class InProcess:
     def import_rootfs(
         self, source: Source, reference: str | None, changes: Sequence[str], message: str, progress: Progress | None
     ) -> str:
-        from pyengine.transports.import_rootfs import import_rootfs
+        from pyengine.transports.rootfs import import_rootfs
 
         return import_rootfs(self._store, source, reference, changes=changes, message=message, progress=progress).id
 

@@ -25,7 +25,7 @@ def sweep(engine: Engine) -> None:
             _sweep_sessions(engine, id)
             continue
         known = os.path.isdir(engine.layout.container(id))
-        if known and facts.phase == "exited" and not facts.unattended:
+        if known and facts.phase == "exited" and not facts.error:
             continue  # it ended as it should: the facts stay, its monitor left nothing
         _settle(engine, id)
 

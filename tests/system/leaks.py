@@ -1,0 +1,80 @@
+"""What a test may leave behind: nothing. Counted before and after each one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+CGROUPS = "/sys/fs/cgroup"
+
+
+def mounts() -> list[str]:
+    with open("/proc/self/mountinfo") as table:
+        return sorted(" ".join(line.split()[3:5]) for line in table)
+
+
+def cgroups() -> list[str]:
+    """Every group of the test host. A container's is below one named pyengine, which stays."""
+    return sorted(path for path, _, _ in os.walk(CGROUPS) if os.path.basename(path) != "pyengine")
+
+
+def processes() -> dict[str, str]:
+    """Every process of the test host but this one: pid → name. What waits to be reaped by the machine's init has ended
+    already."""
+    found = {}
+    for place, _, files in os.walk(CGROUPS):
+        if "cgroup.procs" not in files:
+            continue
+        try:
+            with open(f"{place}/cgroup.procs") as listing:
+                pids = listing.read().split()
+        except OSError:
+            continue
+        for pid in pids:
+            try:
+                with open(f"/proc/{pid}/stat") as stat:
+                    fields = stat.read().rpartition(")")
+            except OSError:
+                continue
+            if fields[2].split()[0] not in "ZX" and int(pid) != os.getpid():
+                found[pid] = fields[0].partition("(")[2]
+    return found
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found
+
+
+def state() -> dict[str, object]:
+    """Everything that has to be the same afterwards."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {
+        "mounts": mounts(),
+        "cgroups": cgroups(),
+        "processes": processes(),
+        "descriptors": descriptors(),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "network": sorted(os.listdir("/sys/class/net")),
+        "directory": os.getcwd(),
+        "umask": umask,
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+    }
+
+
+def differences(before: dict[str, object], patience: float = 3.0) -> list[str]:
+    """What is not as it was, once what is just ending had its time."""
+    deadline = time.monotonic() + patience
+    while True:
+        now = state()
+        changed = [f"{key}: {before[key]} before, {now[key]} after" for key in before if before[key] != now[key]]
+        if not changed or time.monotonic() > deadline:
+            return changed
+        time.sleep(0.02)
