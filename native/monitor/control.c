@@ -62,11 +62,12 @@ static size_t compose(struct control_message *message, enum control_kind kind)
 		message->time = monitor.started_at;
 		break;
 	case SAY_FAILED:
+		length = failure_text(message->text, sizeof(message->text));
 		message->step = (uint32_t)monitor.failure.step;
 		message->error = monitor.failure.error;
 		message->time = monitor.finished_at;
-		length = strnlen(monitor.failure.text, MAX_DETAIL);
-		memcpy(message->text, monitor.failure.text, length);
+		message->value = (int32_t)monitor.failure.value;
+		message->extra = monitor.plan.step_count;
 		break;
 	case SAY_EXITED:
 		message->value = monitor.code;

@@ -170,8 +170,10 @@ int main(int argc, char **argv)
 	set_up_process();
 	monitor.own_ticks = start_ticks(getpid());
 	data = read_plan(&length);
-	if (plan_open(&monitor.plan, data, length, &why, &step) < 0)
+	if (plan_open(&monitor.plan, data, length, &why, &step) < 0) {
+		monitor.plan.steps = NULL; /* not to be read again */
 		refuse(step, why);
+	}
 	monitor.settings = monitor.plan.settings.fields;
 	fault(plan_read);
 	adopt_descriptors();

@@ -101,6 +101,7 @@ void close_run(void);
 int64_t start_ticks(pid_t pid);
 void write_state(void);
 void write_error(void);
+size_t failure_text(char *text, size_t size);
 
 /* log.c */
 int log_open(void);

@@ -55,12 +55,38 @@ void write_state(void)
 	fault(state_written);
 }
 
+/* What failed, for somebody who does not have the plan: the detail, and on a line of its own what the step was about
+ * (the command, the directory, the user). Sets the kind of the step in the failure. */
+size_t failure_text(char *text, size_t size)
+{
+	const char *cursor = monitor.plan.steps, *subject = "";
+	struct record step;
+
+	for (int number = 1; number <= monitor.failure.step && cursor != NULL; number++) {
+		if (plan_next(&cursor, monitor.plan.end, &step) < 0)
+			break;
+		if (number < monitor.failure.step)
+			continue;
+		monitor.failure.value = (int)step.kind;
+		if (step.kind == KIND_EXEC) {
+			cursor = step.fields[EXEC_ARGV].data;
+			subject = text_next(&cursor);
+		} else if (step.kind == KIND_CHDIR || step.kind == KIND_LOOKUP_USER) {
+			subject = step.fields[0].data;
+		}
+	}
+	snprintf(text, size, "%s\n%s", monitor.failure.text, subject);
+	return strlen(text);
+}
+
 /* For engines that come later: why the start failed. */
 void write_error(void)
 {
-	char text[MAX_DETAIL + 64];
-	int length = snprintf(text, sizeof(text), "%d %d %s\n", monitor.failure.step, monitor.failure.error,
-			      monitor.failure.text);
+	char text[1024], why[900];
+	int length;
 
+	failure_text(why, sizeof(why));
+	length = snprintf(text, sizeof(text), "%d %d %d %d %s\n", monitor.failure.step, monitor.plan.step_count,
+			  monitor.failure.value, monitor.failure.error, why);
 	replace("error", ".error.new", text, length);
 }
