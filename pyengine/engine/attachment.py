@@ -42,7 +42,11 @@ class Attachment:
         try:
             packet = self._socket.recv(_PACKET + 1)
         except ConnectionResetError:
-            return None
+            # The other end was closed with input unread: told first, and once; the output is behind it.
+            try:
+                packet = self._socket.recv(_PACKET + 1)
+            except ConnectionResetError:
+                return None
         return (_STREAMS[packet[0]], packet[1:]) if packet else None
 
     def write(self, data: bytes) -> None:

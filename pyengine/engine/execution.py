@@ -142,7 +142,6 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
         session = _launch(engine, config, id, request, {"container": pidfd, "client": theirs}, group, held)
         try:
             fault("exec-launched")
-            session.start()
             session.await_started()
         except BaseException:
             session.close()

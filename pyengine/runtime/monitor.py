@@ -154,7 +154,12 @@ class Session:
         try:
             packet = self._socket.recv(_PACKET)
         except ConnectionResetError:
-            packet = b""
+            # It closed its end without reading all that was said to it. The kernel tells that first, and once; what
+            # the monitor said before is behind it.
+            try:
+                packet = self._socket.recv(_PACKET)
+            except ConnectionResetError:
+                packet = b""
         if not packet:
             raise PyengineError("the monitor of the container ended without a word: it was killed")
         message = Message.decode(packet)
