@@ -105,8 +105,10 @@ class Session:
                 channels=channels,
                 tty=self._options.tty,
             )
+            cpu = self._cleanup.enter_context(uml.own_cpu())
+            words = [program("taskset", "util-linux"), "--cpu-list", str(cpu), *prefix, *machine.argv()]
             environment = uml.environment(self._options.memory)
-            return self._spawn([*prefix, *machine.argv()], channels.values(), self._options.tty, environment)
+            return self._spawn(words, channels.values(), self._options.tty, environment)
         self._make_initramfs(qemu.MODULES, {"SCRATCH": "vda"})
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self._path("share"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from machine.host import VMError, cached, identity, program, read
+from machine.host import VMError, cache_directory, cached, identity, program, read
 from machine.kernel import Kernel
 
 MODULES = ("overlay",)
@@ -45,6 +47,27 @@ class Machine:
         words += ["xterm=/bin/false", "con=null", "con0=fd:0,fd:1" if self.tty else "con0=null,fd:1", "ssl=null"]
         words += [f"ssl{port}=fd:{number},fd:{number}" for port, number in enumerate(self.channels.values(), 1)]
         return [*words, f"ubda={self.scratch}"]
+
+
+@contextlib.contextmanager
+def own_cpu() -> Iterator[int]:
+    """A CPU for one User Mode Linux, which no other one on this machine has while there are enough.
+
+    Kernel and processes of the guest take turns at each system call and page fault: on one CPU that is eight times
+    faster than across two.
+    """
+    directory = cache_directory()
+    os.makedirs(directory, exist_ok=True)
+    cpus = sorted(os.sched_getaffinity(0))
+    for cpu in cpus:
+        with open(os.path.join(directory, f"cpu-{cpu}.lock"), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield cpu
+            return
+    yield cpus[os.getpid() % len(cpus)]
 
 
 def needs_shim(cpuinfo: str) -> bool:

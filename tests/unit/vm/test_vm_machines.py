@@ -129,6 +129,18 @@ def test_only_cpus_with_amx_need_the_shim(cpuinfo: str, needed: bool) -> None:
     assert uml.needs_shim(cpuinfo) is needed
 
 
+def test_each_uml_has_a_cpu_of_its_own_while_there_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYENGINE_VM_CACHE", str(tmp_path))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5})
+    with uml.own_cpu() as first:
+        with uml.own_cpu() as second:
+            assert (first, second) == (3, 5)
+            with uml.own_cpu() as shared:
+                assert shared in {3, 5}
+        with uml.own_cpu() as again:
+            assert again == 5
+
+
 MOUNTS = """\
 /dev/vda / ext4 rw,relatime 0 0
 proc /proc proc rw 0 0
