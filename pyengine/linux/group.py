@@ -105,7 +105,7 @@ class Cgroup:
     # Making, limits
 
     def create(self, base: str, needed: Iterable[str] = ()) -> None:
-        """Makes the group and what is missing between ``base`` and it; enables the controllers ``needed`` down to it."""
+        """Makes the group and what is missing from ``base`` on; enables the controllers ``needed`` down to it."""
         missing = []
         path = self.path
         while path != base and path.startswith(base) and not os.path.isdir(path):
@@ -129,7 +129,7 @@ class Cgroup:
                 continue
             if controller not in (Cgroup(self.top, self.top).read("cgroup.controllers") or "").split():
                 raise self._refusal(
-                    f"the cgroup controller {controller} is not among those of {self.top}/cgroup.controllers: the "
+                    f"the cgroup controller {controller} is not in {self.top}/cgroup.controllers: the "
                     "kernel lacks it, or cgroup v1 holds it (boot with systemd.unified_cgroup_hierarchy=1; see /proc/cgroups)"
                 )
             above = []

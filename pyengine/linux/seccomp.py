@@ -133,12 +133,13 @@ def _save(path: str, made: Filter) -> None:
 
 def _library() -> Any:
     """pyseccomp, which finds its library by ctypes.util.find_library: that runs ldconfig, a child of the host program.
-    The name is the same on every Debian, so it is answered here while the module is imported the first time."""
+    The names are the same on every Debian, so they are answered here while the module is imported the first time."""
     import ctypes.util
 
     with _IMPORT:
         search = ctypes.util.find_library
-        ctypes.util.find_library = lambda name: "libseccomp.so.2" if name == "seccomp" else search(name)
+        known = {"seccomp": "libseccomp.so.2", "c": "libc.so.6"}
+        ctypes.util.find_library = lambda name: known.get(name) or search(name)
         try:
             import pyseccomp
         finally:

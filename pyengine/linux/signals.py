@@ -40,11 +40,11 @@ def parse_signal(text: str | int) -> int:
 
 
 def signal_name(number: int) -> str:
-    """``SIGTERM`` for 15, ``SIGRTMIN+n`` for those without a name. ``InvalidValue`` outside of 1 to 64."""
+    """``SIGTERM`` for 15, ``SIGRTMIN+n`` or the number for those without a name. ``InvalidValue`` outside of 1 to 64."""
     if number in _NAMES:
         return f"SIG{_NAMES[number]}"
     if RTMIN <= number <= RTMAX:
         return f"SIGRTMIN+{number - RTMIN}" if number > RTMIN else "SIGRTMIN"
     if 1 <= number < RTMIN:
-        return f"SIG{number}"
+        return str(number)  # 32 and 33: glibc keeps them to itself
     raise InvalidValue(f"not a signal: {number}")

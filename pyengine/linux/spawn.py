@@ -114,8 +114,8 @@ def spawn(
 
     ``executable`` is a path (no search) or an open file. ``descriptors`` maps numbers in the program to descriptors of
     the caller: all others are closed there, and 0, 1 and 2 are /dev/null unless mapped. ``namespaces`` are joined
-    before (a user namespace first). ``environment`` None is a copy of the caller's. Signals are all unblocked and at their
-    defaults. The program is adopted by init (or the nearest subreaper). ``KernelError`` if any of it failed, the
+    before (a user namespace first). ``environment`` None is a copy of the caller's. Signals are all unblocked and at
+    their defaults. The program is adopted by init (or the nearest subreaper). ``KernelError`` if any of it failed, the
     execve included."""
     started = _start(
         arguments, executable, environment, descriptors or {}, namespaces, directory, new_session, None, False
