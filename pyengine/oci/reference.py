@@ -55,9 +55,7 @@ class Reference:
             raise InvalidReference(f"invalid reference format: tag {self.tag[:130]!r}")
 
     @classmethod
-    def parse(
-        cls, text: str, *, registry: str = DOCKER_REGISTRY, default_tag: str | None = DEFAULT_TAG
-    ) -> Reference:
+    def parse(cls, text: str, *, registry: str = DOCKER_REGISTRY, default_tag: str | None = DEFAULT_TAG) -> Reference:
         """Parse ``text`` and complete it.
 
         A name without a registry gets ``registry``; on docker.io a repository of one component gets ``library/``

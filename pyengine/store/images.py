@@ -255,9 +255,7 @@ class Images:
         fault("image-committed")
         return [self.get(image.id) for image in images]
 
-    def _insert(
-        self, cursor: sqlite3.Cursor, work: WorkDirectory, image: NewImage, files: dict[Digest, str]
-    ) -> None:
+    def _insert(self, cursor: sqlite3.Cursor, work: WorkDirectory, image: NewImage, files: dict[Digest, str]) -> None:
         numbers: list[int] = []
         total = len(image.config) + len(image.manifest)
         for layer in image.layers:

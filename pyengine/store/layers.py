@@ -64,8 +64,9 @@ class Layers:
 
     def find(self, chain_id: Digest) -> Layer | None:
         """The layer with this chain id, if it is there."""
-        rows = self._database.query("SELECT n, chain_id, diff_id, parent, size FROM layers WHERE chain_id = ?",
-                                    (str(chain_id),))
+        rows = self._database.query(
+            "SELECT n, chain_id, diff_id, parent, size FROM layers WHERE chain_id = ?", (str(chain_id),)
+        )
         return self.from_row(rows[0]) if rows else None
 
     def get(self, n: int) -> Layer:

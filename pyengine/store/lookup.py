@@ -50,7 +50,8 @@ def lookup(text: str, images: Sequence[Candidate]) -> Candidate:
 
 
 def _check(text: str) -> None:
-    Reference.parse(text)
+    if len(text) != 64 or _HEX.fullmatch(text) is None:  # an ID of no image is not found, rather than malformed
+        Reference.parse(text)
 
 
 def _without_transport(text: str) -> str:

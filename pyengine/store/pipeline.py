@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -85,7 +86,7 @@ class Kept:
     size: int = 0
 
 
-def keep(chunks: Iterable[bytes], kept: Kept, algorithm: str | None) -> Iterator[bytes]:
+def keep(chunks: Iterable[bytes], kept: Kept, algorithm: str | None) -> Generator[bytes, None, None]:
     """Write every chunk to the file ``kept.path`` before handing it on; hash it, unless ``algorithm`` is None."""
     hasher = Digest.of(b"", algorithm).hasher() if algorithm else None
     try:
@@ -225,8 +226,11 @@ def stream_layer(
     def bounds(size: int) -> None:
         limits.check_stream(blob.size, size)
 
+    # Closed here and not when it is collected: an error's traceback would keep its file open.
+    kept = keep(whole, blob, blob_algorithm if separate else None)
     with (
-        Relay(decompress(keep(whole, blob, blob_algorithm if separate else None), compression)) as inflated,
+        closing(kept),
+        Relay(decompress(kept, compression)) as inflated,
         Relay(measure(inflated, tar, diff_algorithm, bounds)) as measured,
     ):
         consume(_watched(measured, progress) if progress else iter(measured))
@@ -256,7 +260,7 @@ def _watched(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterat
         yield chunk
 
 
-def file_chunks(path: str) -> Iterator[bytes]:
+def file_chunks(path: str) -> Generator[bytes, None, None]:
     """The content of a file."""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):

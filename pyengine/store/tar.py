@@ -246,6 +246,8 @@ def _entry(block: bytes, type: bytes) -> Entry:
     elif type in (b"0", b"\0"):
         # Before ustar a directory was a file whose name ends in a slash.
         type = DIRECTORY if name.endswith(b"/") else REGULAR
+        if type == DIRECTORY and entry.stored:
+            raise ArchiveError(f"tar member {name[:200]!r} is a directory with data: readers differ on where it ends")
     elif type in (b"7", b"S"):
         type = REGULAR
     if type not in _PLAIN_TYPES:

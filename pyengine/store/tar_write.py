@@ -89,16 +89,18 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 
 def _block(entry: Entry, name: bytes, prefix: bytes, link: bytes, numbers: tuple[int, int, int, int]) -> bytes:
     """``numbers`` are uid, gid, size and mtime in seconds, each small enough for its field."""
-    block = b"".join((
-        name.ljust(100, b"\0"),
-        b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (entry.mode & 0o7777, *numbers),
-        b" " * 8,
-        entry.type,
-        link.ljust(100, b"\0"),
-        b"ustar\x0000",
-        bytes(64),
-        b"%07o\0%07o\0" % (entry.major, entry.minor),
-        prefix.ljust(155, b"\0"),
-        bytes(12),
-    ))
+    block = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (entry.mode & 0o7777, *numbers),
+            b" " * 8,
+            entry.type,
+            link.ljust(100, b"\0"),
+            b"ustar\x0000",
+            bytes(64),
+            b"%07o\0%07o\0" % (entry.major, entry.minor),
+            prefix.ljust(155, b"\0"),
+            bytes(12),
+        )
+    )
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]

@@ -177,5 +177,3 @@ class Tree:
         # The process's umask is not ours to change.
         os.chmod(part, 0o755, dir_fd=fd)
         return stat.S_IFDIR | 0o755
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 from pyengine.errors import StoreError
@@ -26,9 +27,9 @@ def write_images(
             if progress:
                 progress(Saving(str(layer.diff_id), layer.size))
             seen = Measured()
-            stream = uncompressed(file_chunks(store.blobs.path(Digest.parse(descriptor.digest))))
-            name = f"{layer.diff_id.hex}.tar"
-            writer.stream(name, layer.size, measure(stream, seen, layer.diff_id.algorithm))
+            with closing(file_chunks(store.blobs.path(Digest.parse(descriptor.digest)))) as blob:
+                stream = measure(uncompressed(blob), seen, layer.diff_id.algorithm)
+                writer.stream(f"{layer.diff_id.hex}.tar", layer.size, stream)
             if seen.digest is not None and seen.digest != layer.diff_id:
                 raise StoreError(f"blob {descriptor.digest} in the store {store.root} is damaged")
         writer.file(f"{image.id}.json", image.config)
@@ -37,11 +38,13 @@ def write_images(
         references = [reference for name in names if (reference := Reference.parse(name)).tag is not None]
         for reference in references:
             repositories.setdefault(reference.name, {})[reference.tag or ""] = top
-        items.append({
-            "Config": f"{image.id}.json",
-            "RepoTags": [str(reference) for reference in references] or None,
-            "Layers": [f"{layer.diff_id.hex}.tar" for layer in image.layers],
-        })
+        items.append(
+            {
+                "Config": f"{image.id}.json",
+                "RepoTags": [str(reference) for reference in references] or None,
+                "Layers": [f"{layer.diff_id.hex}.tar" for layer in image.layers],
+            }
+        )
     writer.file("repositories", _json(repositories))
     writer.file("manifest.json", _json(items))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -32,7 +32,7 @@ class Files(Protocol):
     def size(self, name: str) -> int:
         """Its bytes; :class:`ArchiveError` if it is missing."""
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def chunks(self, name: str) -> Generator[bytes, None, None]:
         """Its content; :class:`ArchiveError` if it is missing or ends early."""
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class ArchiveFiles:
         """Its bytes."""
         return self._find(name).size
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def chunks(self, name: str) -> Generator[bytes, None, None]:
         """Its content."""
         member = self._find(name)
         position, end = member.offset, member.offset + member.size
@@ -237,7 +237,7 @@ class DirectoryFiles:
         finally:
             os.close(fd)
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def chunks(self, name: str) -> Generator[bytes, None, None]:
         """Its content."""
         with os.fdopen(self._open(name), "rb", buffering=0) as file:
             yield from _reads(file)

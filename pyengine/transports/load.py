@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -196,13 +197,14 @@ class _Staging:
                 last = now
                 self._tell(LayerProgress(str(diff_id), done))
 
-        unpacked = self._store.layers.unpack(
-            self._work,
-            source.open(),
-            Expected(source.what, diff_id, source.digest, source.size),
-            self._store.unpack_options,
-            moved if self._progress else None,
-        )
+        with closing(source.open()) as chunks:
+            unpacked = self._store.layers.unpack(
+                self._work,
+                chunks,
+                Expected(source.what, diff_id, source.digest, source.size),
+                self._store.unpack_options,
+                moved if self._progress else None,
+            )
         blob = unpacked.blob
         media_type = COMPRESSIONS.get(blob.compression)
         if media_type is None:

@@ -122,9 +122,7 @@ def _import(
                 schema_version=2,
                 media_type=OCI_MANIFEST,
                 config=Descriptor(media_type=OCI_CONFIG, digest=str(Digest.of(config)), size=len(config)),
-                layers=[
-                    Descriptor(media_type=COMPRESSIONS[blob.compression], digest=str(blob.digest), size=blob.size)
-                ],
+                layers=[Descriptor(media_type=COMPRESSIONS[blob.compression], digest=str(blob.digest), size=blob.size)],
             )
         )
         files = {blob.digest: blob.path}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ class SourceLayer:
     reads it from the start."""
 
     what: str
-    open: Callable[[], Iterator[bytes]]
+    open: Callable[[], Generator[bytes, None, None]]
     digest: Digest | None = None
     size: int | None = None
 

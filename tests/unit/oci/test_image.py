@@ -96,22 +96,24 @@ def test_a_giant_document_is_refused_before_it_is_parsed() -> None:
 
 def test_a_docker_configuration_is_read_with_its_nulls_and_health_check() -> None:
     config = decode_config(
-        json.dumps({
-            "architecture": "arm64",
-            "os": "linux",
-            "container": "unknown members are passed over",
-            "config": {
-                "Env": ["A=1"],
-                "Cmd": None,
-                "Volumes": None,
-                "ExposedPorts": {"80/tcp": {}},
-                "Labels": None,
-                "OnBuild": None,
-                "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5, "Retries": 2},
-            },
-            "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
-            "history": [{"created": "2024-01-01T00:00:00Z", "empty_layer": True}],
-        }).encode()
+        json.dumps(
+            {
+                "architecture": "arm64",
+                "os": "linux",
+                "container": "unknown members are passed over",
+                "config": {
+                    "Env": ["A=1"],
+                    "Cmd": None,
+                    "Volumes": None,
+                    "ExposedPorts": {"80/tcp": {}},
+                    "Labels": None,
+                    "OnBuild": None,
+                    "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5, "Retries": 2},
+                },
+                "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+                "history": [{"created": "2024-01-01T00:00:00Z", "empty_layer": True}],
+            }
+        ).encode()
     )
     assert config.config is not None
     assert config.config.healthcheck is not None

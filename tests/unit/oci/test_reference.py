@@ -51,7 +51,7 @@ def test_a_name_is_completed_as_docker_does(text: str, full: str) -> None:
         ("foo_", "invalid reference format"),
         ("a___b", "invalid reference format"),
         ("foo\n", "invalid reference format"),
-        ("ſoo", "invalid reference format"),
+        ("\u017foo", "invalid reference format"),
         ("../etc/passwd", "invalid reference format"),
         ("host:port/a", "invalid reference format: registry"),
         ("x" * 256, "must not be more than 255"),

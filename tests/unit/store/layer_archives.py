@@ -124,16 +124,20 @@ def docker_archive(images: list[tuple[list[str], list[bytes]]], stored: Any = No
         for layer in layers:
             files[f"{sha256(layer)[7:]}.tar"] = stored(layer) if stored else layer
         files[f"{sha256(config)[7:]}.json"] = config
-        items.append({
-            "Config": f"{sha256(config)[7:]}.json",
-            "RepoTags": names,
-            "Layers": [f"{sha256(layer)[7:]}.tar" for layer in layers],
-        })
+        items.append(
+            {
+                "Config": f"{sha256(config)[7:]}.json",
+                "RepoTags": names,
+                "Layers": [f"{sha256(layer)[7:]}.tar" for layer in layers],
+            }
+        )
     files["manifest.json"] = json.dumps(items).encode()
     return tar_of(files)
 
 
-def oci_files(layers: list[bytes], names: list[str], blobs: list[bytes] | None = None, **manifest: Any) -> dict[str, bytes]:
+def oci_files(
+    layers: list[bytes], names: list[str], blobs: list[bytes] | None = None, manifest: dict[str, Any] | None = None
+) -> dict[str, bytes]:
     """The files of an OCI layout with one image; ``blobs`` are the layers as stored, gzip by name unless plain."""
     blobs = blobs or layers
     config = config_for(*(sha256(layer) for layer in layers))
@@ -145,7 +149,7 @@ def oci_files(layers: list[bytes], names: list[str], blobs: list[bytes] | None =
         "layers": [
             descriptor("application/vnd.oci.image.layer.v1.tar" + suffix.get(blob[:2], ""), blob) for blob in blobs
         ],
-    } | manifest
+    } | (manifest or {})
     text = json.dumps(document).encode()
     entry = descriptor("application/vnd.oci.image.manifest.v1+json", text)
     entries = [entry | {"annotations": {"org.opencontainers.image.ref.name": name}} for name in names] or [entry]

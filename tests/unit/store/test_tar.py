@@ -13,13 +13,13 @@ from layer_archives import archive, chunks, directory, extended, file, member, p
 
 from pyengine.errors import ArchiveError, ArchiveTooLarge
 from pyengine.store import tar
-from pyengine.store.limits import Limits
+from pyengine.store.limits import DEFAULT_LIMITS, Limits
 from pyengine.store.tar_write import END, header, new_entry, padding
 
 SMALL = Limits(entries=5, bytes=10_000, header=600, sparse_map=1024, name=300)
 
 
-def read(data: bytes, limits: Limits = Limits(), size: int = 700) -> list[tuple[tar.Entry, bytes]]:
+def read(data: bytes, limits: Limits = DEFAULT_LIMITS, size: int = 700) -> list[tuple[tar.Entry, bytes]]:
     stream = tar.Stream(chunks(data, size))
     return [
         (entry, b"".join(bytes(piece) for piece in stream.pieces(entry.stored)))
@@ -27,14 +27,13 @@ def read(data: bytes, limits: Limits = Limits(), size: int = 700) -> list[tuple[
     ]
 
 
-def one(data: bytes, limits: Limits = Limits()) -> tar.Entry:
+def one(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tar.Entry:
     ((entry, _),) = read(data, limits)
     return entry
 
 
-names = st.lists(st.binary(min_size=1, max_size=60).map(lambda b: b.translate(None, b"\0/\n")), min_size=1, max_size=6).map(
-    lambda parts: b"/".join(part or b"a" for part in parts)
-)
+parts = st.binary(min_size=1, max_size=60).map(lambda part: part.translate(None, b"\0/\n") or b"a")
+names = st.lists(parts, min_size=1, max_size=6).map(b"/".join)
 
 
 @given(
@@ -107,6 +106,7 @@ def test_every_truncation_is_seen() -> None:
         (raw_header(b"x", b"0", f108=b"\xff" * 8), "cannot be"),
         (raw_header(b"x", b"0", f108=b"\x80\0\0\0\xff\xff\xff\xff"), "cannot be"),
         (raw_header(b"x", b"Z"), "unknown type"),
+        (raw_header(b"x/", b"0", 5), "a directory with data"),
         (raw_header(b"x", b"0")[:-1] + b"!", "checksum"),
         (raw_header(b"x", b"0") + bytes(512) + raw_header(b"y", b"0"), "zeros, but no end"),
         (extended(b"x", b"12 path=abc"), "malformed PAX"),
