@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 
@@ -53,7 +54,7 @@ def descriptors() -> dict[str, str]:
 
 
 def state() -> dict[str, object]:
-    """Everything that has to be the same afterwards."""
+    """Everything that has to be the same afterwards. SIGALRM is pytest-timeout's."""
     umask = os.umask(0o077)
     os.umask(umask)
     return {
@@ -65,8 +66,19 @@ def state() -> dict[str, object]:
         "network": sorted(os.listdir("/sys/class/net")),
         "directory": os.getcwd(),
         "umask": umask,
+        "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGALRM}},
+        "blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
     }
+
+
+def describe(key: str, before: object, now: object) -> str:
+    """The items that are different, where there are several."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        before, now = list(before.items()), list(now.items())
+    if isinstance(before, list) and isinstance(now, list):
+        before, now = [item for item in before if item not in now], [item for item in now if item not in before]
+    return f"{key}: {before} before, {now} after"
 
 
 def differences(before: dict[str, object], patience: float = 3.0) -> list[str]:
@@ -74,7 +86,7 @@ def differences(before: dict[str, object], patience: float = 3.0) -> list[str]:
     deadline = time.monotonic() + patience
     while True:
         now = state()
-        changed = [f"{key}: {before[key]} before, {now[key]} after" for key in before if before[key] != now[key]]
+        changed = [describe(key, before[key], now[key]) for key in before if before[key] != now[key]]
         if not changed or time.monotonic() > deadline:
             return changed
         time.sleep(0.02)
