@@ -44,7 +44,7 @@ class Worker:
                 namespaces=[user_namespace],
                 directory="/",
             )
-        started.pidfd.close()  # it ends when its socket does
+        self._pidfd = started.pidfd
         self._channel = Channel(ours)
         self._lock = threading.Lock()
 
@@ -77,7 +77,13 @@ class Worker:
         )
 
     def close(self) -> None:
+        """End it; it is gone then. Calling it again does nothing."""
+        from pyengine.linux.process import wait_ended
+
         self._channel.close()
+        if not self._pidfd.closed:
+            with self._pidfd:
+                wait_ended(self._pidfd, None)
 
 
 def _is_open(fd: int) -> bool:
