@@ -70,6 +70,8 @@ def merge(request: ContainerRequest, image: ImageDefaults | None, facts: Environ
     argv = entrypoint + command
     if not argv:
         raise InvalidValue("no command: neither the request nor the image says what to run")
+    if not argv[0]:
+        raise InvalidValue("the command is an empty word")
     return Merged(
         argv=argv,
         entrypoint=entrypoint,

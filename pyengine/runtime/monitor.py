@@ -34,7 +34,7 @@ START, RELEASE, STOPPING, ALLOW_RESTART = 1, 2, 3, 4
 
 PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native", "monitor")
 
-#: kinds of steps whose failure is the command's, not the set-up's: 127 where something was not found, else 126
+#: kinds of steps whose failure is the command's, not the set-up's: 127 where a file was not found, else 126
 _COMMAND = (Exec.KIND, Chdir.KIND, LookupUser.KIND)
 
 _MOUNT_ATTR_RDONLY = 1
@@ -66,7 +66,8 @@ class Message:
         """Raises `PyengineError` for a packet that is too short."""
         if len(packet) < _HEADER.size:
             raise PyengineError(f"the monitor sent a packet of {len(packet)} bytes, which is no message")
-        return cls(*_HEADER.unpack_from(packet), packet[_HEADER.size :].decode("utf-8", "replace"))
+        kind, step, errno, value, time_ns, extra = _HEADER.unpack_from(packet)
+        return cls(kind, step, errno, value, time_ns, extra, packet[_HEADER.size :].decode("utf-8", "replace"))
 
     def failure(self) -> Failure:
         """What a FAILED message says."""
@@ -77,7 +78,8 @@ class Message:
 def start_error(failure: Failure, plan: Plan | None) -> PyengineError:
     """The exception for a failed start. `plan` names the step, where it is at hand."""
     if failure.kind in _COMMAND:
-        return StartFailed(failure.describe(), 127 if failure.errno in (errors.ENOENT, errors.ENOTDIR) else 126)
+        missing = failure.errno in (errors.ENOENT, errors.ENOTDIR) and failure.kind != LookupUser.KIND
+        return StartFailed(failure.describe(), 127 if missing else 126)
     if failure.step == 0:
         return KernelError(failure.errno, "set the container up", remedy=failure.detail)
     what = "set the container up" if plan is None else plan.steps[failure.step - 1].describe()
