@@ -163,6 +163,10 @@ int do_bind(struct child *child, const struct field *fields)
 					 : ensure_file(child->root, fields[BIND_TARGET].data, 0644);
 	if (target < 0)
 		return explain(child, "make the target");
+	if (!S_ISDIR(status.st_mode) && fstat(target, &status) == 0 && S_ISDIR(status.st_mode)) {
+		errno = EISDIR; /* the kernel's word for it is EINVAL */
+		return -1;
+	}
 	return sys_move_mount(mount, target);
 }
 

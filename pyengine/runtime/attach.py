@@ -21,6 +21,9 @@ MAX_PACKET = 8193
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
 
+#: bytes of stdin a packet: as much as the monitor takes at once
+_SEND = 8192
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -98,15 +101,17 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _send(connection: socket.socket, data: bytes) -> bool:
-    """False when the container does not take it any more."""
+def _send(connection: socket.socket, data: bytes) -> bytes:
+    """What could not be sent yet. What the container does not take any more counts as sent."""
     view = memoryview(data)
     while view:
         try:
-            view = view[connection.send(view[:8192]) :]
+            view = view[connection.send(view[:_SEND], socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return bytes(view)
         except (BrokenPipeError, ConnectionResetError):
-            return False
-    return True
+            return b""
+    return b""
 
 
 def pump(
@@ -119,13 +124,15 @@ def pump(
     import select
 
     keys = DetachFilter(parse_detach_keys(detach_keys))
+    # Neither direction may wait for the other: a container that cannot write does not read.
+    pending, ends = b"", False
     poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    if stdin is not None:
-        poll.register(stdin, select.POLLIN)
     while True:
+        poll.register(connection, select.POLLIN | (select.POLLOUT if pending else 0))
+        if stdin is not None:
+            poll.register(stdin, 0 if pending else select.POLLIN)
         ready = dict(poll.poll())
-        if connection.fileno() in ready:
+        if ready.get(connection.fileno(), 0) & ~select.POLLOUT:
             try:
                 packet = connection.recv(MAX_PACKET)
             except ConnectionResetError:
@@ -134,16 +141,20 @@ def pump(
             if output is None:
                 return True
             _write_all(stdout if output.stream == STDOUT else stderr, output.data)
-        if stdin is not None and stdin in ready:
+        if stdin is not None and stdin in ready and not pending:
             data = os.read(stdin, 4096)
-            typed, detached = keys.feed(data) if data else (keys.flush(), False)
-            alive = _send(connection, typed)
+            pending, detached = keys.feed(data) if data else (keys.flush(), False)
             if detached:
+                _send(connection, pending)
                 return False
-            if not data or not alive:
+            ends = not data
+            if ends:
                 poll.unregister(stdin)
                 stdin = None
-                _end_stdin(connection)
+        pending = _send(connection, pending)
+        if ends and not pending:
+            ends = False
+            _end_stdin(connection)
 
 
 def _end_stdin(connection: socket.socket) -> None:
