@@ -63,7 +63,7 @@ def _make(device: oci.Device, path: str, field: str) -> Device:
         raise InvalidValue(f"{field}: {device.major}:{device.minor} is not a device number")
     mode = 0o666 if device.file_mode is None else device.file_mode
     uid, gid = device.uid or 0, device.gid or 0
-    if not 0 <= mode <= 0o7777 and stat.S_IFMT(mode) != _TYPES[device.type]:
+    if mode not in range(0o10000) and mode & ~0o7777 != _TYPES[device.type]:  # some write the type into it
         raise InvalidValue(f"{field}.fileMode: {mode:o} is not a mode")
     if not (0 <= uid < 1 << 31 and 0 <= gid < 1 << 31):
         raise InvalidValue(f"{field}: owner {uid}:{gid} is out of range")
