@@ -120,8 +120,9 @@ def capabilities_step(capabilities: oci.Capabilities | None, last: int) -> Capab
     }
     if masks["effective"] & ~masks["permitted"]:
         raise InvalidValue("process.capabilities.effective: holds what permitted does not")
-    if masks["ambient"] & ~(masks["permitted"] & masks["inheritable"]):
-        raise InvalidValue("process.capabilities.ambient: holds what permitted and inheritable do not both hold")
+    # The kernel holds nothing ambient that is not permitted and inheritable. Documents that say otherwise are common
+    # (`runc spec` writes one), and mean what the kernel makes of them.
+    masks["ambient"] &= masks["permitted"] & masks["inheritable"]
     return Capabilities(**masks)
 
 

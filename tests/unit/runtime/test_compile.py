@@ -382,6 +382,13 @@ def test_a_spec_without_capabilities_has_none() -> None:
     assert p.Capabilities(0, 0, 0, 0, 0) in steps(bare)
 
 
+def test_ambient_capabilities_are_those_that_the_kernel_can_hold() -> None:
+    # The document that `runc spec` writes has ambient capabilities, and none that are inheritable.
+    sets = {"bounding": CHOWN, "permitted": CHOWN, "ambient": CHOWN, "inheritable": ["CAP_KILL"]}
+    bits, kill = mask(CHOWN), mask(["CAP_KILL"])
+    assert p.Capabilities(bits, 0, bits, kill, kill) in steps(spec_of(process={"capabilities": sets}))
+
+
 def test_a_umask() -> None:
     assert p.User(5, 6, (), 0o77) in steps(spec_of(process={"user": {"uid": 5, "gid": 6, "umask": 63}}))
 

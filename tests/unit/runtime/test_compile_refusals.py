@@ -128,7 +128,6 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     (process(rlimits=[{"type": "RLIMIT_CPU", "hard": 1, "soft": 1}] * 2), "RLIMIT_CPU is there twice"),
     (process(consoleSize={"height": -1, "width": 1}), "process.consoleSize: -1 by 1"),
     (process(capabilities={"effective": ["CAP_KILL"], "permitted": [], "bounding": []}), "effective: holds what"),
-    (process(capabilities={"ambient": ["CAP_KILL"]}), "ambient: holds what"),
     (linux(namespaces=[{"type": "mount"}, {"type": "mount"}]), "mount is there twice"),
     (linux(namespaces=[{"type": "mount"}, {"type": "pid", "path": "x"}]), "'x' is not absolute"),
     (linux(namespaces=[{"type": "mount"}, {"type": "user"}]), "linux.uidMappings: a new user namespace needs one"),
