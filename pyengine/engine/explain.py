@@ -118,7 +118,8 @@ class Explanation:
         made = namespace_names(self.new_namespaces) or "no"
         yield from textwrap.wrap(
             f"The monitor clones the first process into {made} namespaces of its own (clone3(2)), and straight into "
-            "its cgroup. That process then does the following, step by step; an error names the step.",
+            "its cgroup. That process then does the following, step by step; an error names the step. (A container "
+            "that is only initialised waits before the last one.)",
             _WIDTH - 4,
         )
         yield ""
@@ -270,7 +271,7 @@ def _explain(engine: Engine, config: ContainerConfig, spec: oci.RuntimeSpec, wha
 
     group = engine.cgroups.group(config.cgroup)
     cgroup = group.path if group else ""
-    prepared = launch.prepare(engine, config, spec, cgroup=cgroup, attached=False)
+    prepared = launch.prepare(engine, config, spec, cgroup=cgroup, attached=False, hold=False)
     origin = f"from the directory {config.rootfs}" if config.rootfs else f"from image {config.image_name}"
     return explanation(
         title=f"{what}, {origin}",
