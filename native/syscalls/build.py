@@ -11,7 +11,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-parts = ["calls", "child", "spawn"]
+parts = ["calls", "child", "spawn", "tree"]
 if (HERE / "unpack.c").exists():
     parts.append("unpack")
 

@@ -117,7 +117,8 @@ def run(verb: str, what: Path, function: Callable[P, T], *args: P.args, **kwargs
     fail(caught, verb, show(what))
 
 
-def _encode(path: Path) -> bytes:
+def encode(path: Path) -> bytes:
+    """A path as the kernel wants it; ``KernelError`` ``EINVAL`` for one with a NUL byte."""
     encoded = path if isinstance(path, bytes) else os.fsencode(path)
     if b"\0" in encoded:
         fail(errno.EINVAL, "resolve", repr(path), remedy="a path cannot hold a NUL byte")
@@ -141,13 +142,13 @@ def openat2(directory: Fd | int, path: Path, flags: int, mode: int = 0, *, resol
     """``openat2``: ``mode`` counts only with ``O_CREAT`` or ``O_TMPFILE``, ``resolve`` are ``RESOLVE_`` flags."""
     if not flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY):
         mode = 0  # the kernel refuses a mode that would not be used
-    result = lib.pe_openat2(_at(directory), _encode(path), flags | os.O_CLOEXEC, mode, resolve)
+    result = lib.pe_openat2(_at(directory), encode(path), flags | os.O_CLOEXEC, mode, resolve)
     return Fd(_done(result, "openat2", show(path)))
 
 
 def renameat2(old_directory: Fd | int, old: Path, new_directory: Fd | int, new: Path, flags: int = 0) -> None:
     """``renameat2`` with ``RENAME_NOREPLACE`` or ``RENAME_EXCHANGE``."""
-    result = lib.pe_renameat2(_at(old_directory), _encode(old), _at(new_directory), _encode(new), flags)
+    result = lib.pe_renameat2(_at(old_directory), encode(old), _at(new_directory), encode(new), flags)
     _done(result, "rename", f"{show(old)} to {show(new)}")
 
 
@@ -201,13 +202,13 @@ def waitid(idtype: int, id: int, options: int = os.WEXITED) -> tuple[int, int, i
 
 def open_tree(path: Path, flags: int = 0, *, directory: Fd | int = AT_FDCWD) -> Fd:
     """``open_tree``: with ``OPEN_TREE_CLONE`` (and ``AT_RECURSIVE``) a detached copy of the mount at ``path``."""
-    return Fd(_done(lib.pe_open_tree(_at(directory), _encode(path), flags), "open_tree", show(path)))
+    return Fd(_done(lib.pe_open_tree(_at(directory), encode(path), flags), "open_tree", show(path)))
 
 
 def move_mount(tree: Fd | int, path: Path, *, directory: Fd | int = AT_FDCWD, flags: int = 0) -> None:
     """Attaches the detached mount ``tree`` at ``path`` (empty: at ``directory`` itself)."""
     flags |= MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
-    result = lib.pe_move_mount(_at(tree), b"", _at(directory), _encode(path), flags)
+    result = lib.pe_move_mount(_at(tree), b"", _at(directory), encode(path), flags)
     _done(result, "move_mount", f"to {show(path) or 'a directory'}")
 
 
@@ -224,20 +225,20 @@ def mount_setattr(
     """``mount_setattr`` on the mount ``tree`` or ``path`` below it. ``set`` and ``clear`` are ``MOUNT_ATTR_`` bits."""
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     namespace = -1 if user_namespace is None else _at(user_namespace)
-    result = lib.pe_mount_setattr(_at(tree), _encode(path), flags, set, clear, propagation, namespace)
+    result = lib.pe_mount_setattr(_at(tree), encode(path), flags, set, clear, propagation, namespace)
     _done(result, "mount_setattr", f"of {show(path) or 'a mount'}, set {set:#x}, clear {clear:#x}")
 
 
 def fsopen(type: str) -> Fd:
     """``fsopen``: a context in which a file system of ``type`` is configured."""
-    return Fd(_done(lib.pe_fsopen(_encode(type), 0), "fsopen", type))
+    return Fd(_done(lib.pe_fsopen(encode(type), 0), "fsopen", type))
 
 
 def fsconfig(context: Fd | int, command: int, key: str | None, value: Path | None = None, auxiliary: int = 0) -> None:
     """``fsconfig``. ``key`` and ``value`` as ``command`` (``FSCONFIG_``) wants them. On failure the kernel's own words
     from the context's log are part of the error."""
-    encoded_key = ffi.NULL if key is None else ffi.from_buffer(_encode(key) + b"\0")
-    encoded_value = ffi.NULL if value is None else ffi.from_buffer(_encode(value) + b"\0")
+    encoded_key = ffi.NULL if key is None else ffi.from_buffer(encode(key) + b"\0")
+    encoded_value = ffi.NULL if value is None else ffi.from_buffer(encode(value) + b"\0")
     result = lib.pe_fsconfig(_at(context), command, encoded_key, encoded_value, auxiliary)
     if result < 0:
         said = _context_log(_at(context))
@@ -264,15 +265,15 @@ def fsmount(context: Fd | int, attributes: int = 0) -> Fd:
 def mount(source: Path | None, target: Path, type: str | None, flags: int = 0, data: Path | None = None) -> None:
     """``mount``, for programs that pyengine starts in namespaces of their own and for tests."""
     strings: list[Any] = [
-        ffi.NULL if text is None else ffi.from_buffer(_encode(text) + b"\0") for text in (source, type, data)
+        ffi.NULL if text is None else ffi.from_buffer(encode(text) + b"\0") for text in (source, type, data)
     ]
-    result = lib.pe_mount(strings[0], _encode(target), strings[1], flags, strings[2])
+    result = lib.pe_mount(strings[0], encode(target), strings[1], flags, strings[2])
     _done(result, "mount", f"{show(source) if source else type or 'nothing'} on {show(target)}")
 
 
 def umount(target: Path, flags: int = MNT_DETACH | UMOUNT_NOFOLLOW) -> None:
     """``umount2``, detached and without following a symbolic link unless told otherwise."""
-    _done(lib.pe_umount2(_encode(target), flags), "umount", show(target))
+    _done(lib.pe_umount2(encode(target), flags), "umount", show(target))
 
 
 # Other namespaces: done by a process that lives only inside the call (native/syscalls/child.c)
@@ -285,19 +286,19 @@ def _namespaces(namespaces: Sequence[Fd | int]) -> tuple[Any, int]:
 def open_inside(namespaces: Sequence[Fd | int], path: Path, flags: int, mode: int = 0o600) -> Fd:
     """Opens ``path`` as it is inside ``namespaces`` (descriptors of /proc/PID/ns files or pidfds are joined in the
     order given; a user namespace comes first). The caller stays where it is."""
-    result = lib.pe_open_inside(*_namespaces(namespaces), _encode(path), flags, mode)
+    result = lib.pe_open_inside(*_namespaces(namespaces), encode(path), flags, mode)
     return Fd(_done(result, "open in another namespace", show(path)))
 
 
 def open_tree_inside(namespaces: Sequence[Fd | int], path: Path, flags: int = OPEN_TREE_CLONE | AT_RECURSIVE) -> Fd:
     """``open_tree`` inside other namespaces: a detached copy of a mount that this namespace does not have."""
-    result = lib.pe_open_tree_inside(*_namespaces(namespaces), _encode(path), flags)
+    result = lib.pe_open_tree_inside(*_namespaces(namespaces), encode(path), flags)
     return Fd(_done(result, "open_tree in another namespace", show(path)))
 
 
 def move_mount_inside(namespaces: Sequence[Fd | int], tree: Fd | int, path: Path) -> None:
     """Attaches the detached mount ``tree`` at ``path`` inside other namespaces."""
-    result = lib.pe_move_mount_inside(*_namespaces(namespaces), _at(tree), _encode(path))
+    result = lib.pe_move_mount_inside(*_namespaces(namespaces), _at(tree), encode(path))
     _done(result, "move_mount in another namespace", f"to {show(path)}")
 
 
@@ -310,5 +311,5 @@ def socket_inside(namespaces: Sequence[Fd | int], family: int, type: int, protoc
 def new_namespace(flag: int, name: str, namespaces: Sequence[Fd | int] = ()) -> Fd:
     """A new namespace (``flag`` is its ``CLONE_NEW…``, ``name`` its file in /proc/self/ns), owned by the user namespace
     that is joined first, if any. It lives as long as the descriptor. A network namespace has its loopback up."""
-    result = lib.pe_new_namespace_inside(*_namespaces(namespaces), flag, _encode(name))
+    result = lib.pe_new_namespace_inside(*_namespaces(namespaces), flag, encode(name))
     return Fd(_done(result, "new namespace", name))

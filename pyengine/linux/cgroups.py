@@ -76,7 +76,7 @@ class Hierarchy:
         """Makes the group that ``path`` names (see ``locate``) and its parents. ``controllers`` are enabled down to it:
         ``CannotEnforce`` or ``RequiresCgroupsV2`` if one cannot be. A group that exists is taken as it is."""
         group = self.locate(path)
-        group.create(self.base, controllers)
+        group.create(self.top, controllers)
         return group
 
     def available_controllers(self) -> frozenset[str]:

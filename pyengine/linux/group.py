@@ -105,10 +105,13 @@ class Cgroup:
     # Making, limits
 
     def create(self, base: str, needed: Iterable[str] = ()) -> None:
-        """Makes the group and what is missing from ``base`` on; enables the controllers ``needed`` down to it."""
+        """Makes the group, and what is missing between the directory ``base`` and it; enables the controllers
+        ``needed`` down to it. A group that exists is taken as it is."""
+        if not self.path.startswith(base + "/"):
+            raise InvalidValue(f"the cgroup {self.path} is not below {base}")
         missing = []
         path = self.path
-        while path != base and path.startswith(base) and not os.path.isdir(path):
+        while path != base and not os.path.isdir(path):
             missing.append(path)
             path = os.path.dirname(path)
         for directory in reversed(missing):
@@ -129,8 +132,8 @@ class Cgroup:
                 continue
             if controller not in (Cgroup(self.top, self.top).read("cgroup.controllers") or "").split():
                 raise self._refusal(
-                    f"the cgroup controller {controller} is not in {self.top}/cgroup.controllers: the "
-                    "kernel lacks it, or cgroup v1 holds it (boot with systemd.unified_cgroup_hierarchy=1; see /proc/cgroups)"
+                    f"the cgroup controller {controller} is not in {self.top}/cgroup.controllers: the kernel "
+                    "lacks it, or cgroup v1 holds it (boot with systemd.unified_cgroup_hierarchy=1; see /proc/cgroups)"
                 )
             above = []
             path = os.path.dirname(self.path)

@@ -186,17 +186,18 @@ def rootless_maps(uid: int, gid: int, subuid: str = "/etc/subuid", subgid: str =
 
 
 def write_maps(pid: int, maps: RootlessMaps) -> None:
-    """Gives the user namespace of process ``pid`` its maps: by newuidmap and newgidmap, or alone for a single id.
+    """Gives the user namespace of process ``pid`` its maps: directly as root and for a single id, else by newuidmap and
+    newgidmap.
 
     ``MissingProgram`` when those are absent (package uidmap), ``CannotEnforce`` with their own words when they refuse.
     """
-    if maps.single_id:
-        # A user without privilege may map one group only after setgroups is denied (user_namespaces(7)).
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", _proc_text(maps.uids)),
-            ("gid_map", _proc_text(maps.gids)),
-        ):
+    root = os.geteuid() == 0
+    if root or maps.single_id:
+        texts = [("uid_map", _proc_text(maps.uids)), ("gid_map", _proc_text(maps.gids))]
+        if not root:
+            # A user without privilege may map his group only after setgroups is denied (user_namespaces(7)).
+            texts.insert(0, ("setgroups", "deny"))
+        for name, text in texts:
             path = f"/proc/{pid}/{name}"
             with calls.open(path, os.O_WRONLY) as fd:
                 calls.run("write", f"{text!r} to {path}", os.write, fd.fileno(), text.encode())

@@ -145,7 +145,7 @@ def wait_ended(pidfd: Fd | int, timeout: float | None = None) -> bool:
 
 
 def send_signal(pidfd: Fd | int, signal: int) -> bool:
-    """Sends ``signal``; False when the process has ended already."""
+    """Sends ``signal``; False when the process is gone. One that has ended but was not reaped yet takes signals."""
     try:
         calls.pidfd_send_signal(pidfd, signal)
     except KernelError as error:

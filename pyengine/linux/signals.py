@@ -40,7 +40,7 @@ def parse_signal(text: str | int) -> int:
 
 
 def signal_name(number: int) -> str:
-    """``SIGTERM`` for 15, ``SIGRTMIN+n`` or the number for those without a name. ``InvalidValue`` outside of 1 to 64."""
+    """``SIGTERM`` for 15, ``SIGRTMIN+n`` or the number where there is no name. ``InvalidValue`` outside of 1 to 64."""
     if number in _NAMES:
         return f"SIG{_NAMES[number]}"
     if RTMIN <= number <= RTMAX:

@@ -23,7 +23,7 @@ def test_a_map_is_within_the_ids_there_are_or_invalid(container: int, host: int,
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "1:2:3:4", "a:1:1", "-1:0:1", "0:0:0", "0:0:99999999999999", "٠:0:1", "0: 1:1"]
+    "text", ["", "1", "1:2:3:4", "a:1:1", "-1:0:1", "0:0:0", "0:0:99999999999999", "\u0660:0:1", "0: 1:1"]
 )
 def test_text_that_is_no_map_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue, match="id map"):

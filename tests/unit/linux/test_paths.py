@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,17 +168,20 @@ def test_a_race_of_renames_never_shows_the_outside(root: Fd, place: Path) -> Non
     thread = threading.Thread(target=swap)
     thread.start()
     read = 0
+    errors: set[int | None] = set()
+    deadline = time.monotonic() + 60  # each side has had its turn long before, on a busy machine too
     try:
-        for _ in range(2000):
+        while (read < 100 or errno.ENOENT not in errors) and time.monotonic() < deadline:
             try:
                 assert paths.read_in_root(root, "etc/../swap/secret", 100) == b"of the container"
                 read += 1
             except KernelError as error:
-                assert error.errno in (errno.ENOENT, errno.EAGAIN, errno.ENOTDIR)
+                errors.add(error.errno)
     finally:
         stop.set()
         thread.join()
-    assert read > 0
+    assert read >= 100
+    assert {errno.ENOENT} <= errors <= {errno.ENOENT, errno.EAGAIN, errno.ENOTDIR}
 
 
 components = st.lists(st.sampled_from(["..", ".", "a", "b", "link", "up", "", "etc", "passwd"]), max_size=6)
@@ -189,13 +194,9 @@ def test_whatever_the_path_the_outside_stays_as_it_is(root: Fd, place: Path, nam
         if not (place / "root" / name).is_symlink():
             os.symlink(target, place / "root" / name)
     path = "/".join(names)
-    for act in (
-        lambda: paths.make_directories_in_root(root, path).close(),
-        lambda: paths.write_in_root(root, path + "/new", b"x"),
-    ):
-        try:
-            act()
-        except (KernelError, InvalidValue):
-            pass
+    with contextlib.suppress(KernelError, InvalidValue):
+        paths.make_directories_in_root(root, path).close()
+    with contextlib.suppress(KernelError, InvalidValue):
+        paths.write_in_root(root, path + "/new", b"x")
     assert os.listdir(place / "outside") == ["secret"]
     assert sorted(os.listdir(place)) == ["outside", "root"]

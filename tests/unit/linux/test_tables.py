@@ -275,7 +275,7 @@ def test_identities_are_read_back(pid: int, start: int) -> None:
     assert ProcessId.parse(f"{ProcessId(pid, start)}\n") == ProcessId(pid, start)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1 2 3", "0 5", "-1 5", "1 -5", "x 5", "99999999 5", "１ 5"])
+@pytest.mark.parametrize("text", ["", "1", "1 2 3", "0 5", "-1 5", "1 -5", "x 5", "99999999 5", "\uff11 5"])
 def test_what_is_no_identity(text: str) -> None:
     with pytest.raises(InvalidValue, match="not a process"):
         ProcessId.parse(text)
