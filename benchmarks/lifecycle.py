@@ -34,7 +34,7 @@ def podman(root: str, *arguments: str) -> list[str]:
 
 def main(directory: str) -> None:
     tree = busybox_tree(f"{directory}/tree")
-    with Engine(root=f"{directory}/root", run_root=f"{directory}/run") as engine:
+    with Engine(root=f"{directory}/root", run_root="/run/pyengine-bench") as engine:
         image = engine.images.import_(tar_of(tree), "localhost/bench:1").id
         peer = podman(f"{directory}/podman", "import", "-", "localhost/bench:1")
         quiet(*peer, input=tar_of(tree).getvalue())

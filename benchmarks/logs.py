@@ -15,7 +15,7 @@ SIZE_MB = 256
 def main(directory: str) -> None:
     tree = busybox_tree(f"{directory}/log-tree")
     write = ["sh", "-c", f"yes 'a line as programs write them, of some sixty characters in all' | head -c {SIZE_MB}m"]
-    with Engine(root=f"{directory}/root", run_root=f"{directory}/run") as engine:
+    with Engine(root=f"{directory}/root", run_root="/run/pyengine-bench") as engine:
         image = engine.images.import_(tar_of(tree), "localhost/log:1").id
         quiet(*podman(f"{directory}/podman", "import", "-", "localhost/log:1"), input=tar_of(tree).getvalue())
 

@@ -34,16 +34,22 @@ def create(engine: Engine, request: ContainerRequest) -> ContainerConfig:
     config, spec = prepare(engine, request, id, image)
     if request.rootfs and not os.path.isdir(request.rootfs):
         raise InvalidValue(f"root file system {request.rootfs}: no such directory on this host")
-    with engine.store.work() as work:
-        staged = f"{work.path}/{id}"
-        for name in ("", "/upper", "/work", "/root"):
+    staged = engine.work.new_path("container")
+    try:
+        os.mkdir(staged, 0o700)
+        if not request.rootfs:
             # The root of the writable layer is the container's "/": users of the container have to get through it.
-            os.mkdir(staged + name, 0o755 if name == "/upper" else 0o700)
+            os.mkdir(f"{staged}/upper", 0o755)
+            os.mkdir(f"{staged}/work", 0o700)
         with open(f"{staged}/config.json", "xb") as file:
             file.write(oci.encode(spec))
         fault("container-create-written")
         config = _add(engine, request, config, staged)
-        fault("container-create-added")
+    except BaseException:
+        engine.remove_tree(staged)
+        raise
+    fault("container-create-added")
+    engine.remember_spec(id, spec)
     return config
 
 
@@ -52,6 +58,7 @@ def _add(engine: Engine, request: ContainerRequest, config: ContainerConfig, sta
     import msgspec
 
     def place() -> None:
+        # In the transaction: a directory that no row names while it is held was left by a crash.
         os.rename(staged, engine.layout.container(config.id))
         fault("container-create-placed")
 

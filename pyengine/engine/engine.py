@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections import OrderedDict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pyengine.engine.cgroups import Cgroups
 from pyengine.engine.containers import Containers
-from pyengine.engine.layout import default_layout
-from pyengine.errors import PyengineError
+from pyengine.engine.layout import default_layout, make_fixed_directories
+from pyengine.errors import KernelError, PyengineError
 from pyengine.linux.fd import Fd
 from pyengine.store.store import Store
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from pyengine.engine.storage import Storage
     from pyengine.linux.seccomp import FilterCache
     from pyengine.linux.userns import UserNamespace
+    from pyengine.oci.runtime import RuntimeSpec
+    from pyengine.store.work import WorkDirectory
+
+_REMEMBERED = 64
 
 
 class Engine:
@@ -43,11 +49,14 @@ class Engine:
         self.rootless = os.geteuid() != 0
         self._lock = threading.Lock()
         self._storage: Storage | None = None
+        self._work: WorkDirectory | None = None
+        self._monitor: Fd | None = None
+        self._specs: OrderedDict[str, RuntimeSpec] = OrderedDict()
         self._namespace: UserNamespace | None = None
         self.store = Store(self.layout.root, self.layout.run_root)
         try:
             self.cgroups = Cgroups(self.rootless)
-            os.makedirs(f"{self.layout.run_root}/containers", mode=0o700, exist_ok=True)
+            make_fixed_directories(self.layout)
             self._sweep()
         except BaseException:
             self.store.close()
@@ -63,9 +72,46 @@ class Engine:
         """Close the store. Calling it again does nothing."""
         with self._lock:
             storage, self._storage = self._storage, None
+            work, self._work = self._work, None
+            program, self._monitor = self._monitor, None
+        if work is not None:
+            work.close()
+        if program is not None:
+            program.close()
         if storage is not None:
             storage.close()
         self.store.close()
+
+    @property
+    def work(self) -> WorkDirectory:
+        """A directory for what is under way, made at the first need and removed when the engine is closed. If this
+        process dies, the next engine that is opened finds it and sweeps."""
+        with self._lock:
+            if self._work is None:
+                self._work = self.store.work()
+            return self._work
+
+    @property
+    def monitor_program(self) -> Fd:
+        """The monitor, out of reach of containers. See `pyengine.runtime.monitor.open_program`."""
+        from pyengine.runtime.monitor import open_program
+
+        with self._lock:
+            if self._monitor is None:
+                self._monitor = open_program()
+            return self._monitor
+
+    def remember_spec(self, id: str, spec: RuntimeSpec) -> None:
+        """Keep the spec of a container at hand: it never changes. A bounded number is kept, the oldest go."""
+        with self._lock:
+            self._specs[id] = spec
+            if len(self._specs) > _REMEMBERED:
+                self._specs.popitem(last=False)
+
+    def remembered_spec(self, id: str) -> RuntimeSpec | None:
+        """What `remember_spec` kept, or None."""
+        with self._lock:
+            return self._specs.get(id)
 
     def _sweep(self) -> None:
         from pyengine.engine.sweep import sweep
@@ -148,13 +194,14 @@ class Engine:
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory with everything below, whoever owns it; nothing if there is none."""
-        from pyengine.store.work import remove_tree
+        from pyengine.linux.trees import remove_tree
 
         try:
             remove_tree(path)
-        except PermissionError:
-            # Files of other ids of the user namespace.
-            self.storage.remove_tree(path)
+        except KernelError as error:
+            if not self.rootless or error.errno not in (errno.EACCES, errno.EPERM):
+                raise
+            self.storage.remove_tree(path)  # files of other ids of the user namespace
 
     def explain(self, image: str = "", command: tuple[str, ...] | list[str] = (), **options: Any) -> Explanation:
         """Spec, plan, layers, namespaces and cgroup of a container that would be created; nothing is made."""

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyengine.engine import launch
+from pyengine.engine import launch, states
 from pyengine.engine.attachment import Attachment
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.result import Result
@@ -120,9 +120,8 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
     facts = read_state(engine.layout.run(config.id))
     pidfd = facts.pid.open() if facts.phase == "running" and facts.pid else None
     if pidfd is None:
-        raise InvalidState(
-            config.id, facts.phase, f"cannot execute in container {config.name}: it does not run (it is {facts.phase})"
-        )
+        status = states.from_facts(engine, config, facts).status
+        raise InvalidState(config.id, status, f"cannot execute in container {config.name}: it is {status}")
     if engine.cgroups.is_frozen(config.cgroup):
         pidfd.close()
         raise InvalidState(config.id, "paused", f"cannot execute in container {config.name}: it is paused")
@@ -188,7 +187,12 @@ def _launch(
         joins=joins,
         descriptors=tuple(opened),
     )
-    return monitor.launch(plan, engine.layout.session(config.id, id), {name: opened[name].fileno() for name in opened})
+    return monitor.launch(
+        plan,
+        engine.layout.session(config.id, id),
+        {name: opened[name].fileno() for name in opened},
+        program=engine.monitor_program,
+    )
 
 
 def collect(

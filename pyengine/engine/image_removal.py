@@ -46,9 +46,7 @@ def remove_by_rules(engine: Engine, text: str, force: bool) -> list[str]:
         engine.store.images.untag(image.id, name)
         return [f"Untagged: {name}"]
     if len(image.names) > 1 and not force:
-        raise InUse(
-            f"unable to delete {image.id} (must force) - it has several names: {', '.join(image.names)}"
-        )
+        raise InUse(f"unable to delete {image.id} (must force) - it has several names: {', '.join(image.names)}")
     if force:
         _free(engine, image, force)
     engine.storage.remove_image(image.id)

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +25,7 @@ from pyengine.oci import runtime as oci
 from pyengine.runtime import monitor
 from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container, idmap_of
 from pyengine.runtime.compile_process import UserRequest
-from pyengine.runtime.plan import JoinNamespace, Plan, Settings
+from pyengine.runtime.plan import AwaitStart, JoinNamespace, Plan, Settings
 from pyengine.runtime.state import read_state
 
 if TYPE_CHECKING:
@@ -49,12 +49,18 @@ class Prepared:
 
 
 def read_spec(engine: Engine, id: str) -> oci.RuntimeSpec:
-    """The spec that was stored when the container was created."""
-    with open(f"{engine.layout.container(id)}/config.json", "rb") as file:
-        return oci.decode(file.read(_SPEC_LIMIT))
+    """The spec that was stored when the container was created. It never changes."""
+    spec = engine.remembered_spec(id)
+    if spec is None:
+        with open(f"{engine.layout.container(id)}/config.json", "rb") as file:
+            spec = oci.decode_own(file.read(_SPEC_LIMIT))
+        engine.remember_spec(id, spec)
+    return spec
 
 
-def prepare(engine: Engine, config: ContainerConfig, spec: oci.RuntimeSpec, *, cgroup: str, attached: bool) -> Prepared:
+def prepare(
+    engine: Engine, config: ContainerConfig, spec: oci.RuntimeSpec, *, cgroup: str, attached: bool, hold: bool = True
+) -> Prepared:
     """The plan of a start. Reads the state of containers whose namespaces are joined, and makes nothing."""
     from pyengine.runtime.compile import descriptors_to_open
 
@@ -88,6 +94,9 @@ def prepare(engine: Engine, config: ContainerConfig, spec: oci.RuntimeSpec, *, c
         joins=joins,
         descriptors=names,
     )
+    if not hold:
+        # Nobody is waited for, so the way there and back is saved.
+        plan = replace(plan, steps=tuple(step for step in plan.steps if not isinstance(step, AwaitStart)))
     return Prepared(spec, plan, descriptors_to_open(spec))
 
 
@@ -108,13 +117,13 @@ def compiler_facts(engine: Engine) -> Facts:
 def _root(engine: Engine, config: ContainerConfig) -> RootFilesystem:
     own = engine.layout.container(config.id)
     if config.rootfs:
-        return DirectoryRoot(config.rootfs, f"{own}/root")
+        return DirectoryRoot(config.rootfs, engine.layout.mount_point)
     return OverlayRoot(
         base=engine.layout.layers,
-        lower=tuple(f"{number}/diff" for number in config.layers),
+        lower=(*(f"{number}/diff" for number in config.layers), "../targets"),
         upper=f"{own}/upper",
         work=f"{own}/work",
-        target=f"{own}/root",
+        target=engine.layout.mount_point,
         options="userxattr" if engine.rootless else "",
     )
 
@@ -176,15 +185,16 @@ def launch(
         group = engine.cgroups.create(config, spec)
         undo.callback(engine.cgroups.remove, config.cgroup)
         fault("container-start-cgroup")
-        prepared = prepare(engine, config, spec, cgroup=group.path if group else "", attached=client is not None)
+        prepared = prepare(
+            engine, config, spec, cgroup=group.path if group else "", attached=client is not None, hold=hold
+        )
         descriptors = _open_descriptors(engine, prepared, group, client, held)
-        session = monitor.launch(prepared.plan, run, descriptors)
+        session = monitor.launch(prepared.plan, run, descriptors, program=engine.monitor_program)
         try:
             fault("container-start-launched")
             if hold:
                 session.await_created()
             else:
-                session.start()
                 session.await_started()
         except BaseException:
             session.close()

@@ -16,8 +16,7 @@ class Layout:
     run_root: str
 
     def container(self, id: str) -> str:
-        """The container's directory: ``upper``, ``work``, ``root`` (where its root is mounted, for itself only),
-        ``config.json`` (the spec), ``ctr.log``."""
+        """The container's directory: ``upper``, ``work``, ``config.json`` (the spec), ``ctr.log``."""
         return f"{self.root}/containers/{id}"
 
     def run(self, id: str) -> str:
@@ -29,12 +28,38 @@ class Layout:
         return f"{self.run_root}/containers/{id}/exec/{session}"
 
     @property
+    def mount_point(self) -> str:
+        """An empty directory on which every container mounts its root, each in a mount namespace of its own."""
+        return f"{self.root}/mount"
+
+    @property
+    def targets(self) -> str:
+        """The lowest layer of every container: what is mounted on if an image does not have it. So nothing has to be
+        made in the writable layer at each start, and nothing of it shows as a change of the container."""
+        return f"{self.root}/targets"
+
+    @property
     def layers(self) -> str:
         return f"{self.root}/layers"
 
     @property
     def seccomp_cache(self) -> str:
         return f"{self.root}/cache/seccomp"
+
+
+def make_fixed_directories(layout: Layout) -> None:
+    """What is the same for all containers of a store, made where it is missing."""
+    os.makedirs(f"{layout.run_root}/containers", mode=0o700, exist_ok=True)
+    os.makedirs(layout.mount_point, mode=0o700, exist_ok=True)
+    if os.path.exists(f"{layout.targets}/run/.containerenv"):
+        return
+    for name in ("dev", "etc", "proc", "run", "sys"):
+        os.makedirs(f"{layout.targets}/{name}", mode=0o755, exist_ok=True)
+    for name in ("etc/hostname", "etc/hosts", "etc/resolv.conf", "run/.containerenv"):
+        with open(f"{layout.targets}/{name}", "ab") as file:
+            os.fchmod(file.fileno(), 0o644)
+    for name in ("", "/dev", "/etc", "/proc", "/run", "/sys"):
+        os.chmod(layout.targets + name, 0o755)  # whatever the umask of the caller
 
 
 def default_layout(root: str | None, run_root: str | None) -> Layout:

@@ -169,13 +169,20 @@ def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -
     with session:
         session.stopping()
         _signal(engine, config, number)
-        if number != signals.SIGKILL and session.wait_exit(timeout) is None:
+        if number != signals.SIGKILL and not _has_ended(session, timeout):
             _signal(engine, config, signals.SIGKILL)
-        if session.wait_exit(_PATIENCE) is None:
+        if not _has_ended(session, _PATIENCE):
             raise PyengineError(
                 f"container {config.name} did not end within {_PATIENCE} seconds of SIGKILL: a process of it is "
                 "stuck in the kernel (state D in ps)"
             )
+
+
+def _has_ended(session: monitor.Session, timeout: float) -> bool:
+    try:
+        return session.wait_exit(timeout) is not None
+    except (KernelError, StartFailed):
+        return True  # it was held before its command: that is a start that failed
 
 
 #: seconds that the kernel gets to end a killed process
@@ -285,16 +292,15 @@ def remove(engine: Engine, config: ContainerConfig, *, force: bool) -> None:
 def delete(engine: Engine, config: ContainerConfig) -> None:
     """Delete a container that does not run: its row first, then its files, by way of a directory of work under way,
     so that a crash leaves nothing that the next engine does not sweep."""
-    with engine.store.work() as work:
-        fault("container-remove-begun")
-        engine.store.containers.remove(config.id)
-        fault("container-remove-forgotten")
-        engine.cgroups.remove(config.cgroup)
-        engine.remove_tree(engine.layout.run(config.id))
-        moved = work.new_path("container")
-        os.rename(engine.layout.container(config.id), moved)
-        fault("container-remove-moved")
-        engine.remove_tree(moved)
+    moved = engine.work.new_path("container")
+    fault("container-remove-begun")
+    engine.store.containers.remove(config.id)
+    fault("container-remove-forgotten")
+    engine.cgroups.remove(config.cgroup)
+    engine.remove_tree(engine.layout.run(config.id))
+    os.rename(engine.layout.container(config.id), moved)
+    fault("container-remove-moved")
+    engine.remove_tree(moved)
 
 
 def rename(engine: Engine, config: ContainerConfig, name: str) -> ContainerConfig:

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from pyengine.linux.trees import remove_tree
 from pyengine.store.store import Store
-from pyengine.store.work import remove_tree
 from pyengine.transports import progress as events
 from pyengine.transports.progress import Event, Progress
 

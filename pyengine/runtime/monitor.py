@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -232,10 +233,13 @@ def open_program() -> Fd:
         return calls.sealed_memfd("pyengine-monitor", file.read())
 
 
-def launch(plan: Plan, run_directory: str, descriptors: Mapping[str, int], *, fault: str = "") -> Session:
+def launch(
+    plan: Plan, run_directory: str, descriptors: Mapping[str, int], *, program: Fd | None = None, fault: str = ""
+) -> Session:
     """Start a monitor in `run_directory` (which exists, and is nobody else's) that executes `plan`.
 
-    `descriptors` has a descriptor for each name of ``plan.descriptors``; they stay the caller's. With `fault` the
+    `program` is what `open_program` gave: to make and to drop one costs as much as the rest of a launch, since the
+    kernel waits for all processors when a mount goes. `descriptors` has a descriptor for each name of ``plan.descriptors``; they stay the caller's. With `fault` the
     monitor kills itself at that point (native/monitor/faults.h). Returns at once: `Session.await_created` and
     `Session.await_started` say what became of it. Raises `KernelError`.
     """
@@ -248,8 +252,10 @@ def launch(plan: Plan, run_directory: str, descriptors: Mapping[str, int], *, fa
             theirs,
             calls.sealed_memfd("pyengine-plan", plan.encode()) as encoded,
             calls.open(run_directory, os.O_RDONLY | os.O_DIRECTORY) as directory,
-            open_program() as program,
+            ExitStack() as held,
         ):
+            if program is None:
+                program = held.enter_context(open_program())
             passed: dict[int, Fd | int] = {3: encoded, 4: theirs.fileno(), 5: directory}
             for index, name in enumerate(plan.descriptors):
                 passed[plan.FIRST_DESCRIPTOR + index] = descriptors[name]

@@ -10,32 +10,15 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-import shutil
-import stat
 from types import TracebackType
 
 from pyengine.errors import KernelError
 from pyengine.linux.faults import declare, fault
+from pyengine.linux.trees import remove_tree
 
 FAULTS = declare("work-made", "work-sweep")
 
 _numbers = itertools.count(1)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory with all that is in it, whatever the modes of the directories in it are."""
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        # An ordinary user needs to be let into directories of mode 000 first.
-        for directory, names, _ in os.walk(path):
-            for name in names:
-                inner = os.path.join(directory, name)
-                if stat.S_ISDIR(os.lstat(inner).st_mode):
-                    os.chmod(inner, 0o700)
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
 
 
 class WorkDirectory:
