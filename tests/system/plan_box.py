@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,9 @@ class Box:
                 session.start()
                 session.await_started()
                 if stdin is not None:
-                    ours.sendall(stdin)
-                    ours.shutdown(socket.SHUT_WR)
+                    with suppress(BrokenPipeError):  # it has ended already
+                        ours.sendall(stdin)
+                        ours.shutdown(socket.SHUT_WR)
                 out, err = read_streams(ours)
                 ended = session.wait_exit(30)
         assert ended is not None
