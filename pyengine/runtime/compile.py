@@ -127,7 +127,7 @@ def compile_container(
     steps: list[Step] = [*joins, *join_steps(namespaces), *inside_steps(spec, namespaces)]
     # Slave and not private: what the host mounts later below a bound directory arrives where that was asked for.
     steps.append(Propagation(MS_SLAVE, "slave"))
-    steps.append(_root_step(root))
+    steps.append(_root_step(root, linux))
     steps += mounts
     steps += device_steps(spec, make=facts.make_devices and not own_user)
     if make_workdir and normal(process.cwd) != "/":
@@ -208,10 +208,17 @@ def _parts(spec: oci.RuntimeSpec) -> tuple[oci.Process, oci.Linux]:
     return spec.process, spec.linux
 
 
-def _root_step(root: RootFilesystem) -> Step:
-    if isinstance(root, OverlayRoot):
-        return Overlay(root.base, root.lower, root.upper, root.work, root.options, root.target)
-    return BindRoot(root.source, root.target, True)
+def _root_step(root: RootFilesystem, linux: oci.Linux) -> Step:
+    if isinstance(root, DirectoryRoot):
+        return BindRoot(root.source, root.target, True)
+    for maps, field in ((linux.uid_mappings, "uidMappings"), (linux.gid_mappings, "gidMappings")):
+        if maps and not any(item.host_id == 0 for item in maps):
+            raise UnsupportedField(
+                f"linux.{field}",
+                "the files of an image belong to id 0 outside, and to nobody inside unless that is mapped: layers cannot "
+                "be shown with other ids yet",
+            )
+    return Overlay(root.base, root.lower, root.upper, root.work, root.options, root.target)
 
 
 def _root_propagation(linux: oci.Linux) -> int:

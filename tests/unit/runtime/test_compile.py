@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pyengine.errors import InvalidValue
+from pyengine.errors import InvalidValue, UnsupportedField
 from pyengine.linux.capabilities import NAMES, mask
 from pyengine.oci import runtime as oci
 from pyengine.runtime import plan as p
@@ -222,11 +222,23 @@ def test_a_user_namespace_of_its_own() -> None:
     maps = [{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 10, "hostID": 5000, "size": 1}]
     linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network"}],
              "uidMappings": maps, "gidMappings": maps[:1]}  # fmt: skip
-    plan = compile_(spec_of(linux, hostname=""))
+    plan = compile_(spec_of(linux, hostname=""), DirectoryRoot("/b", "/t"))
     assert plan.settings.uid_map == (0, 1000, 10, 10, 5000, 1)
     assert plan.settings.gid_map == (0, 1000, 10)
     assert plan.settings.namespaces & NEW["user"]
     assert not [step for step in plan.steps if isinstance(step, p.Device)]
+
+
+def test_the_owner_of_layers_has_to_be_somebody_inside() -> None:
+    """Found on a real kernel: the overlay of an image was mounted in a namespace where its files were nobody's."""
+    maps = [{"containerID": 0, "hostID": 1, "size": 1000}, {"containerID": 1000, "hostID": 0, "size": 1}]
+    linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network"}, {"type": "uts"}],
+             "uidMappings": maps, "gidMappings": maps}  # fmt: skip
+    assert compile_(spec_of(linux)).settings.uid_map == (0, 1, 1000, 1000, 0, 1)  # keep-id
+    linux["gidMappings"] = maps[:1]
+    with pytest.raises(UnsupportedField, match="layers cannot be shown with other ids") as caught:
+        compile_(spec_of(linux))
+    assert caught.value.field == "linux.gidMappings"
 
 
 def test_privileged() -> None:
