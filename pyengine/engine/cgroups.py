@@ -102,7 +102,7 @@ class Cgroups:
         if parent is None or not os.path.isdir(parent.path):
             return None
         group = parent.child(f"exec-{id[:12]}")
-        group.create()
+        group.create(parent.path)
         return group
 
     def is_frozen(self, name: str) -> bool:
