@@ -70,6 +70,7 @@ def make_spec(
             request,
             gid_map or facts.gid_map,
             user_namespace=in_user_namespace,
+            mqueue=facts.mqueue,
             devices=bind_devices(devices) if in_user_namespace else (),
         ),
         annotations=_annotations(request) | dict(image_annotations or {}) | dict(request.annotations),

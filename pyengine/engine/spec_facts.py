@@ -37,6 +37,7 @@ class EnvironmentFacts:
     uid, gid: of the caller, on the host. hostname: the host's. machine: as ``uname -m`` has it.
     devices: what is at the paths that the request names; a directory gives all nodes below it.
     host_devices: all nodes, for privileged containers. block_devices: path → (major, minor), for limits.
+    mqueue: the host has message queues mounted on /dev/mqueue, to be shared with who asks for its IPC namespace.
     seccomp_profile: the content of the file that the request names.
     """
 
@@ -55,4 +56,5 @@ class EnvironmentFacts:
     devices: Mapping[str, tuple[HostDevice, ...]] = field(default_factory=dict)
     host_devices: tuple[HostDevice, ...] = ()
     block_devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    mqueue: bool = False
     seccomp_profile: SeccompProfile | None = None

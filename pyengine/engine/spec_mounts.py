@@ -46,14 +46,15 @@ def make_mounts(
     gid_map: tuple[IdRange, ...],
     *,
     user_namespace: bool,
+    mqueue: bool = False,
     devices: tuple[Mount, ...] = (),
 ) -> tuple[Mount, ...]:
     """All mounts in the order in which they are done: what lies below comes later.
 
-    ``user_namespace``: the container lives in one that is not the host's; ``gid_map`` is that one's. ``devices``:
-    those of the host that are bound.
+    ``user_namespace``: the container lives in one that is not the host's; ``gid_map`` is that one's. ``mqueue``:
+    the host has a /dev/mqueue. ``devices``: those of the host that are bound.
     """
-    mounts = [*_defaults(request, gid_map, user_namespace=user_namespace), *devices]
+    mounts = [*_defaults(request, gid_map, user_namespace=user_namespace, mqueue=mqueue), *devices]
     asked = {normal(mount.target): user_mount(mount) for mount in request.mounts}
     if request.read_only and request.read_only_tmpfs:
         for target, options in _WRITABLE_WHEN_READ_ONLY.items():
@@ -101,6 +102,8 @@ def _defaults(request: ContainerRequest, gid_map: tuple[IdRange, ...], *, user_n
         "/sys": not _own(request.net.mode),
         "/sys/fs/cgroup": not _own(request.cgroup.mode),
     }
+    if foreign["/dev/mqueue"] and not mqueue:
+        mounts = [mount for mount in mounts if mount.destination != "/dev/mqueue"]
     return [_host_mount(mount) if foreign.get(mount.destination) else mount for mount in mounts]
 
 

@@ -424,10 +424,15 @@ def test_the_terminal_group_is_left_out_where_it_is_not_mapped() -> None:
 def test_a_user_namespace_binds_what_belongs_to_the_host(option: str, destination: str) -> None:
     options = {option: "host"}
     assert mounts_of(ROOT, **options)[destination].type != "bind"
-    bound = mounts_of(USER, **options)[destination]
+    bound = mounts_of(replace(USER, mqueue=True), **options)[destination]
     assert (bound.type, bound.source) == ("bind", destination)
     assert {"rbind", "rslave", "nosuid", "noexec", "nodev"} <= set(bound.options)
     assert ("ro" in bound.options) == destination.startswith("/sys")
+
+
+def test_a_host_without_message_queues_has_none_to_share() -> None:
+    assert "/dev/mqueue" not in mounts_of(USER, ipc="host")
+    assert "/dev/mqueue" in mounts_of(ROOT, ipc="host")  # root can mount them
 
 
 # --- devices and limits -------------------------------------------------------------------------------------
