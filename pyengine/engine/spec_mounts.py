@@ -74,7 +74,9 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> Mount:
     return Mount(destination=destination, type=kind, source=source, options=options)
 
 
-def _defaults(request: ContainerRequest, gid_map: tuple[IdRange, ...], *, user_namespace: bool) -> list[Mount]:
+def _defaults(
+    request: ContainerRequest, gid_map: tuple[IdRange, ...], *, user_namespace: bool, mqueue: bool
+) -> list[Mount]:
     ro = () if request.privileged else ("ro",)
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     if maps(gid_map, _TTY_GROUP):  # else the kernel refuses the option, or it would mean another group

@@ -215,8 +215,8 @@ def _root_step(root: RootFilesystem, linux: oci.Linux) -> Step:
         if maps and not any(item.host_id == 0 for item in maps):
             raise UnsupportedField(
                 f"linux.{field}",
-                "the files of an image belong to id 0 outside, who is nobody inside unless that is mapped: layers cannot be "
-                "shown with other ids yet",
+                "the files of an image belong to id 0 outside, who is nobody inside unless that is mapped: layers "
+                "cannot be shown with other ids yet",
             )
     return Overlay(root.base, root.lower, root.upper, root.work, root.options, root.target)
 
