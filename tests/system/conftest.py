@@ -43,7 +43,7 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory with a store that has the image of `engines.py`; the tests share it, each with an engine of its own."""
+    """A directory with a store that has the image of `engines.py`: the tests share it, each with its own engine."""
     from engines import import_image, sh
 
     from pyengine import Engine
