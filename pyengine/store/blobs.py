@@ -14,6 +14,7 @@ from typing import Any
 from pyengine.errors import DigestMismatch, KernelError, StoreError
 from pyengine.oci.digest import Digest
 from pyengine.oci.image import OCI_INDEX, Descriptor, Index, encode
+from pyengine.store.database import Database
 from pyengine.store.durable import replace_file
 from pyengine.store.pipeline import Kept, keep
 from pyengine.store.work import WorkDirectory
@@ -98,8 +99,27 @@ class Blobs:
             found += [Digest(algorithm, name) for name in os.listdir(f"{self.root}/blobs/{algorithm}")]
         return found
 
-    def write_index(self, cursor: sqlite3.Cursor, work: WorkDirectory) -> None:
-        """Write ``index.json`` from the rows of images. The caller's transaction keeps others from doing the same."""
+    def index(self, work: WorkDirectory) -> IndexFile:
+        """``index.json``, to be written in a transaction."""
+        return IndexFile(f"{self.root}/index.json", work)
+
+
+class IndexFile:
+    """The change of an ``index.json`` that goes with a transaction. The transaction keeps others from changing it.
+
+    It is in place before the transaction commits, because a full disk must be found out while all can be taken back;
+    and since the commit may fail for the same reason, the old file is kept aside under another name, which
+    needs no space to be put back.
+    """
+
+    def __init__(self, path: str, work: WorkDirectory) -> None:
+        self._path = path
+        self._work = work
+        self._before = ""
+        self._written: os.stat_result | None = None
+
+    def write(self, cursor: sqlite3.Cursor) -> None:
+        """Write what the rows of images say."""
         rows: list[Any] = cursor.execute(
             "SELECT images.digest, media_type, length(manifest), names.name FROM images "
             "LEFT JOIN names ON names.image = images.id ORDER BY images.n, names.position"
@@ -114,4 +134,16 @@ class Blobs:
             for digest, media_type, size, name in rows
         ]
         content = encode(Index(schema_version=2, media_type=OCI_INDEX, manifests=manifests))
-        replace_file(f"{self.root}/index.json", content, work.new_path("index"))
+        if os.path.exists(self._path):
+            self._before = self._work.new_path("index-before")
+            os.link(self._path, self._before)
+        replace_file(self._path, content, self._work.new_path("index"))
+        self._written = os.stat(self._path)
+
+    def take_back(self, database: Database) -> None:
+        """Put the old file back after the transaction failed, unless another process has written a newer one."""
+        if self._written is None or not self._before:
+            return
+        with database.transaction():
+            if os.path.samestat(os.stat(self._path), self._written):
+                os.rename(self._before, self._path)

@@ -12,7 +12,7 @@ from pyengine.errors import AmbiguousName, ContainerNotFound, ImageNotFound, Nam
 from pyengine.store.database import Database
 from pyengine.store.work import WorkDirectory
 
-_COLUMNS = "id, name, config, created_ns, image, layer"
+_SELECT = "SELECT id, name, config, created_ns, image, layer FROM containers "
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Containers:
                 raise NameInUse(id, id)
             _check_image(cursor, image, layer)
             cursor.execute(
-                f"INSERT INTO containers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO containers (id, name, config, created_ns, image, layer) VALUES (?, ?, ?, ?, ?, ?)",
                 (id, name, config, created_ns, image, layer),
             )
             if place is not None:
@@ -69,7 +69,7 @@ class Containers:
 
     def get(self, id: str) -> ContainerRecord:
         """The container with exactly this ID."""
-        rows = self._database.query(f"SELECT {_COLUMNS} FROM containers WHERE id = ?", (id,))
+        rows = self._database.query(_SELECT + "WHERE id = ?", (id,))
         if not rows:
             raise ContainerNotFound(id, f"no container with ID {id} found: no such container")
         return _record(rows[0])
@@ -84,15 +84,13 @@ class Containers:
         if not text:
             raise ContainerNotFound(text, "name or ID cannot be empty")
         with self._database.snapshot() as cursor:
-            for column in ("id", "name"):
-                row = cursor.execute(f"SELECT {_COLUMNS} FROM containers WHERE {column} = ?", (text,)).fetchone()
+            for condition in ("WHERE id = ?", "WHERE name = ?"):
+                row = cursor.execute(_SELECT + condition, (text,)).fetchone()
                 if row:
                     return _record(row)
             rows = []
             if not cursor.execute("SELECT 1 FROM names_in_use WHERE name = ?", (text,)).fetchone():
-                rows = cursor.execute(
-                    f"SELECT {_COLUMNS} FROM containers WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2", (text,)
-                ).fetchall()
+                rows = cursor.execute(_SELECT + "WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2", (text,)).fetchall()
         if not rows:
             raise ContainerNotFound(text, f"no container with name or ID {text} found: no such container")
         if len(rows) > 1:
@@ -101,7 +99,7 @@ class Containers:
 
     def all(self) -> list[ContainerRecord]:
         """Every container, ordered by ID."""
-        return [_record(row) for row in self._database.query(f"SELECT {_COLUMNS} FROM containers ORDER BY id")]
+        return [_record(row) for row in self._database.query(_SELECT + "ORDER BY id")]
 
     def remove(self, id: str) -> None:
         """Forget the container and free its name; :class:`ContainerNotFound` if it is not there."""

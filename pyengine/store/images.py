@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyengine.oci.digest import Digest
 from pyengine.oci.image import ImageConfig, Manifest, decode_config, decode_manifest
 from pyengine.oci.reference import Reference
 from pyengine.store import lookup
-from pyengine.store.blobs import Blobs
+from pyengine.store.blobs import Blobs, IndexFile
 from pyengine.store.database import Database
 from pyengine.store.durable import sync_directory, sync_file_system
 from pyengine.store.layers import Layer, Layers
@@ -38,7 +39,7 @@ FAULTS = declare(
     "image-remove-moved",
 )
 
-_COLUMNS = "id, digest, media_type, manifest, config, size, created_ns"
+_SELECT = "SELECT id, digest, media_type, manifest, config, size, created_ns FROM images "
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,12 @@ class Images:
     def all(self) -> list[Image]:
         """Every image, in the order in which they came."""
         with self._database.snapshot() as cursor:
-            return self._read(cursor, cursor.execute(f"SELECT {_COLUMNS} FROM images ORDER BY n").fetchall())
+            return self._read(cursor, cursor.execute(_SELECT + "ORDER BY n").fetchall())
 
     def get(self, id: str) -> Image:
         """The image with exactly this ID (64 hex digits)."""
         with self._database.snapshot() as cursor:
-            rows = cursor.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (id,)).fetchall()
+            rows = cursor.execute(_SELECT + "WHERE id = ?", (id,)).fetchall()
             if not rows:
                 raise ImageNotFound(id, f"unable to find '{id}' in local storage: no such image")
             return self._read(cursor, rows)[0]
@@ -144,7 +145,7 @@ class Images:
                 for id, digest in cursor.execute("SELECT id, digest FROM images ORDER BY n")
             ]
             id = lookup.lookup(text, candidates).id
-            rows = cursor.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (id,)).fetchall()
+            rows = cursor.execute(_SELECT + "WHERE id = ?", (id,)).fetchall()
             return self._read(cursor, rows)[0]
 
     def is_blob_of(self, digest: Digest, diff_id: Digest) -> bool:
@@ -166,11 +167,10 @@ class Images:
         only = rows[0][0] if len(rows) == 1 else None
         names = self._names(cursor, only)
         layers: dict[str, list[Layer]] = {}
-        where, parameters = ("WHERE image = ?", (only,)) if only else ("", ())
         for image, *row in cursor.execute(
             "SELECT image, layers.n, chain_id, diff_id, parent, layers.size FROM image_layers "
-            f"JOIN layers ON layers.n = image_layers.layer {where} ORDER BY image, position",
-            parameters,
+            "JOIN layers ON layers.n = image_layers.layer WHERE ?1 IS NULL OR image = ?1 ORDER BY image, position",
+            (only,),
         ):
             layers.setdefault(image, []).append(self._layers.from_row(row))
         return [
@@ -190,29 +190,41 @@ class Images:
 
     @staticmethod
     def _names(cursor: sqlite3.Cursor, image: str | None = None) -> dict[str, list[str]]:
-        where, parameters = ("WHERE image = ?", (image,)) if image else ("", ())
         names: dict[str, list[str]] = {}
-        for id, name in cursor.execute(f"SELECT image, name FROM names {where} ORDER BY image, position", parameters):
+        for id, name in cursor.execute(
+            "SELECT image, name FROM names WHERE ?1 IS NULL OR image = ?1 ORDER BY image, position", (image,)
+        ):
             names.setdefault(id, []).append(name)
         return names
 
     def tag(self, id: str, name: Reference | str) -> bool:
         """Give the image a full name, taking it from the image that has it. False if it has the name already."""
-        with WorkDirectory(f"{self._root}/tmp") as work, self._database.transaction(durable=True) as cursor:
+        with WorkDirectory(f"{self._root}/tmp") as work, self._changing(work) as (cursor, index):
             self._require(cursor, id)
             added = self._give_name(cursor, id, str(name))
             if added:
-                self._blobs.write_index(cursor, work)
+                index.write(cursor)
             return added
 
     def untag(self, id: str, name: str) -> bool:
         """Take a name, exactly as it is stored, from the image; the image stays. False if it does not have it."""
-        with WorkDirectory(f"{self._root}/tmp") as work, self._database.transaction(durable=True) as cursor:
+        with WorkDirectory(f"{self._root}/tmp") as work, self._changing(work) as (cursor, index):
             self._require(cursor, id)
             removed = cursor.execute("DELETE FROM names WHERE name = ? AND image = ?", (name, id)).rowcount > 0
             if removed:
-                self._blobs.write_index(cursor, work)
+                index.write(cursor)
             return removed
+
+    @contextmanager
+    def _changing(self, work: WorkDirectory) -> Iterator[tuple[sqlite3.Cursor, IndexFile]]:
+        """A durable transaction together with ``index.json``: both change, or neither does."""
+        index = self._blobs.index(work)
+        try:
+            with self._database.transaction(durable=True) as cursor:
+                yield cursor, index
+        except BaseException:
+            index.take_back(self._database)
+            raise
 
     @staticmethod
     def _require(cursor: sqlite3.Cursor, id: str) -> None:
@@ -242,12 +254,12 @@ class Images:
         sync_file_system(work.path)
         fault("image-synced")
         try:
-            with self._database.transaction(durable=True) as cursor:
+            with self._changing(work) as (cursor, index):
                 for image in images:
                     self._insert(cursor, work, image, files)
                 sync_directory(f"{self._root}/layers")
                 sync_directory(f"{self._root}/blobs/sha256")
-                self._blobs.write_index(cursor, work)
+                index.write(cursor)
                 fault("image-index-written")
         except BaseException:
             self.remove_debris(work)
@@ -278,7 +290,8 @@ class Images:
             )
         else:
             cursor.execute(
-                f"INSERT INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO images (id, digest, media_type, manifest, config, size, created_ns) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (image.id, str(image.digest), image.media_type, image.manifest, image.config, total, image.created_ns),
             )
             cursor.executemany(
@@ -325,7 +338,7 @@ class Images:
         :raises InUse: containers were made from it
         """
         with WorkDirectory(f"{self._root}/tmp") as work:
-            with self._database.transaction(durable=True) as cursor:
+            with self._changing(work) as (cursor, index):
                 self._require(cursor, id)
                 users = cursor.execute("SELECT id FROM containers WHERE image = ?", (id,)).fetchall()
                 if users:
@@ -338,7 +351,7 @@ class Images:
                     "AND n NOT IN (SELECT parent FROM layers WHERE parent IS NOT NULL)"
                 ).rowcount:
                     pass
-                self._blobs.write_index(cursor, work)
+                index.write(cursor)
             fault("image-remove-committed")
             self.remove_debris(work)
             fault("image-remove-moved")
@@ -357,5 +370,5 @@ class Images:
 
     def rewrite_index(self, work: WorkDirectory) -> None:
         """Make ``index.json`` say what the rows say: after a crash, and in a new store."""
-        with self._database.transaction() as cursor:
-            self._blobs.write_index(cursor, work)
+        with self._changing(work) as (cursor, index):
+            index.write(cursor)

@@ -1,7 +1,7 @@
 """Turns what one layer adds (its directory, or a container's upper one) into the tar of an OCI layer.
 
-It is the reverse of :mod:`pyengine.store.unpack`: overlayfs's marks of removed files become OCI's whiteouts. Names are in
-byte order, so that equal directories give equal archives. The files belong to a container that may be running:
+It is the reverse of :mod:`pyengine.store.unpack`: overlayfs's marks of removed files become OCI's whiteouts. Names
+are in byte order, so that equal directories give equal archives. The files belong to a container that may be running:
 nothing is opened but plain files and directories, and never through a link.
 """
 
