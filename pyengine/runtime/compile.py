@@ -22,6 +22,7 @@ from pyengine.runtime.compile_namespaces import (
     CLONE_NEWUSER,
     Namespaces,
     check_mappings,
+    check_maps,
     flat_map,
     inside_steps,
     join_steps,
@@ -121,6 +122,7 @@ def compile_container(
     """
     process, linux = _parts(spec)
     namespaces = read_namespaces(linux)
+    check_maps(linux, namespaces)
     own_user = bool(namespaces.new & CLONE_NEWUSER) or "user" in namespaces.joined
     mounts = tuple(mount_steps(spec.mounts, bundle))
     seccomp = seccomp_step(linux.seccomp, seccomp_filter) if linux.seccomp is not None else None

@@ -60,11 +60,12 @@ def read_namespaces(linux: oci.Linux) -> Namespaces:
             new |= _FLAGS[kind]
     if not new & CLONE_NEWNS:
         raise UnsupportedField("linux.namespaces", "without a mount namespace the host's mounts would be changed")
-    _check_maps(linux, bool(new & CLONE_NEWUSER))
     return Namespaces(new & ~CLONE_NEWCGROUP, bool(new & CLONE_NEWCGROUP), joined)
 
 
-def _check_maps(linux: oci.Linux, user: bool) -> None:
+def check_maps(linux: oci.Linux, namespaces: Namespaces) -> None:
+    """Raise `InvalidValue` unless a new user namespace, and only that, has maps that the kernel takes."""
+    user = bool(namespaces.new & CLONE_NEWUSER)
     for maps, field in ((linux.uid_mappings, "uidMappings"), (linux.gid_mappings, "gidMappings")):
         if bool(maps) != user:
             what = "a new user namespace needs one" if user else "there is no new user namespace to map ids in"

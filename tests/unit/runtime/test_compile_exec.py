@@ -91,6 +91,14 @@ def test_namespaces_of_the_host_are_not_joined() -> None:
     )
 
 
+def test_the_stored_spec_will_do_for_a_namespace_of_another_container() -> None:
+    # Its path is known at a start only, and it has no maps of its own.
+    spec = spec_of({"namespaces": [{"type": "mount"}, {"type": "user"}]})
+    assert compile_(spec, ExecCommand(args=("ls",))).steps[0] == p.JoinNamespace(
+        0x20000 | 0x10000000, CONTAINER, "container c"
+    )
+
+
 def test_a_terminal_is_not_the_console() -> None:
     plan = compile_(spec_of(), ExecCommand(args=("ls",), terminal=True, rows=3, columns=4))
     assert p.Terminal(3, 4, False) in plan.steps
