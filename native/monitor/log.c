@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +21,10 @@ static struct {
 	char full[64], partial[64]; /* the prefixes of the chunk under way */
 	size_t prefix_length;
 } file = {.fd = -1};
+
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
 
 static const char newline[] = "\n";
 
@@ -50,25 +55,40 @@ void log_reopen(void)
 		file.fd = old;
 }
 
-/* Between two lines. A rename that fails leaves the log as it is: it grows, and nothing is lost. */
+/* Between two lines. The new file takes the name from the old one in one step, so that whoever follows the log always
+ * finds one. Where that fails (a full disk) the old file goes on: it grows, and nothing is lost. */
 static void rotate(void)
 {
 	const char *path = monitor.settings[SETTINGS_LOG_PATH].data;
 	int64_t files = monitor.settings[SETTINGS_LOG_MAX_FILES].number;
-	char from[PATH_MAX + 16], to[PATH_MAX + 16];
+	char from[PATH_MAX + 32], to[PATH_MAX + 32], staged[PATH_MAX + 32];
+	int fd;
 
 	if (strlen(path) >= PATH_MAX)
+		return;
+	snprintf(staged, sizeof(staged), "%s.new", path);
+	fd = open(staged, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
 		return;
 	for (int64_t i = files - 1; i >= 1; i--) {
 		snprintf(from, sizeof(from), "%s.%lld", path, (long long)i);
 		snprintf(to, sizeof(to), "%s.%lld", path, (long long)i + 1);
 		rename(from, to);
 	}
-	snprintf(to, sizeof(to), "%s.1", path);
-	if (files > 0 ? rename(path, to) < 0 : unlink(path) < 0)
+	if (syscall(SYS_renameat2, AT_FDCWD, staged, AT_FDCWD, path, RENAME_EXCHANGE) < 0) {
+		close(fd);
+		unlink(staged);
 		return;
+	}
 	fault(log_rotated);
-	log_reopen();
+	snprintf(to, sizeof(to), "%s.1", path);
+	if (files > 0)
+		rename(staged, to);
+	else
+		unlink(staged);
+	close(file.fd);
+	file.fd = fd;
+	file.size = 0;
 }
 
 static size_t format_time(char *text, size_t size)
