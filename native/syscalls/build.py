@@ -39,7 +39,11 @@ if __name__ == "__main__":  # while working on the C: builds into the source tre
 
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as directory:
-        made = Path(ffi.compile(verbose=True, tmpdir=directory))
-        staged = ROOT / "pyengine" / f".{made.name}.new"
+        made = ffi.compile(verbose=True, tmpdir=directory)
+        # The name that setup.py gives it (cffi's code keeps to the limited API): a second file under the name of this
+        # Python's own ABI would be preferred by the import, and go stale.
+        staged = ROOT / "pyengine" / "._syscalls.new"
         shutil.copy2(made, staged)
-        staged.replace(ROOT / "pyengine" / made.name)
+        staged.replace(ROOT / "pyengine" / "_syscalls.abi3.so")
+        for stale in (ROOT / "pyengine").glob("_syscalls.cpython-*.so"):
+            stale.unlink()

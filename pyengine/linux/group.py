@@ -183,6 +183,7 @@ class Cgroup:
                 self.write(file, text)
             except KernelError as error:
                 if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM):
+                    error.remedy = error.remedy or _value_remedy(file)
                     raise
                 raise self._refusal(
                     f"the limit {text!r} cannot be written to {self.path}/{file}: {error.strerror}: "
@@ -359,6 +360,15 @@ class Cgroup:
 
     def _words(self, file: str) -> list[str]:
         return (self.read(file) or "").split()
+
+
+def _value_remedy(file: str) -> str:
+    """Why the kernel may refuse a value: its errno seldom says."""
+    if file.startswith("cpuset."):
+        return f"the group can have what is in {file}.effective of the group above"
+    if file.startswith("io."):
+        return "the device must be a whole disk that the kernel knows, see /proc/partitions"
+    return ""
 
 
 def _file_remedy(file: str) -> str:
