@@ -109,7 +109,7 @@ def _annotations(request: ContainerRequest) -> dict[str, str]:
         return "TRUE" if value else "FALSE"
 
     annotations = {
-        "io.container.manager": "libpod",
+        "io.kubernetes.cri-o.ContainerType": "sandbox",
         "io.kubernetes.cri-o.TTY": "true" if request.tty else "false",
         "io.podman.annotations.autoremove": flag(request.auto_remove),
         "io.podman.annotations.init": flag(False),
@@ -149,5 +149,6 @@ def complete_spec(
     return msgspec.structs.replace(
         spec,
         mounts=spec.mounts + binds,
+        annotations={"io.container.manager": "libpod"} | spec.annotations,
         linux=msgspec.structs.replace(spec.linux, namespaces=tuple(completed)),
     )

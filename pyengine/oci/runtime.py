@@ -23,7 +23,9 @@ VERSION = "1.0.2"
 """What documents made here claim: they use nothing that a 1.0 runtime does not understand."""
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class _Struct(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """The common ground of all parts: immutable, camel case, without what is empty."""
 
 
@@ -361,6 +363,15 @@ def _refuse_unknown(value: object, kind: Any, path: str) -> None:
             _refuse_unknown(element, members[key], name)
 
 
+def _explain(data: bytes) -> None:
+    """Raise `UnsupportedField` if an unknown member is why ``data`` is refused: msgspec names it, but only in words."""
+    try:
+        document = msgspec.json.decode(data)
+        _refuse_unknown(document, RuntimeSpec, "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return  # then it is no JSON at all
+
+
 def decode(data: bytes) -> RuntimeSpec:
     """A config.json. The content is checked for form only: the plan compiler says what cannot be done.
 
@@ -371,10 +382,9 @@ def decode(data: bytes) -> RuntimeSpec:
     if len(data) > DOCUMENT_LIMIT:
         raise ArchiveTooLarge(f"config.json has {len(data)} bytes: at most {DOCUMENT_LIMIT} are accepted")
     try:
-        document = msgspec.json.decode(data)
-        _refuse_unknown(document, RuntimeSpec, "")
-        spec = msgspec.convert(document, RuntimeSpec)
+        spec = msgspec.json.decode(data, type=RuntimeSpec)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _explain(data)
         raise InvalidValue(f"config.json is not valid: {error}") from error
     if not spec.oci_version.startswith("1."):
         raise UnsupportedField("ociVersion", f"{spec.oci_version[:40]!r} is not a version 1 of the specification")

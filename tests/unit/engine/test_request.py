@@ -334,3 +334,24 @@ def test_a_restart_policy_is_one_or_refused(text: str) -> None:
     except InvalidValue:
         return
     assert text in ("", policy.name) or text.startswith(f"{policy.name}:")
+
+
+_TEXT = st.text(alphabet='/:,=.-0123456789abckmnortx[]"\0 ', max_size=12)
+_LISTS = ("annotation", "cap_add", "device", "device_cgroup_rule", "device_read_bps", "device_write_iops", "env",
+          "gidmap", "group_add", "label", "log_opt", "mount", "security_opt", "sysctl", "tmpfs", "uidmap", "ulimit",
+          "volume", "blkio_weight_device", "cgroup_conf")  # fmt: skip
+_TEXTS = ("blkio_weight", "cgroupns", "cpus", "cpuset_cpus", "entrypoint", "hostname", "ipc", "log_driver", "memory",
+          "memory_swap", "name", "network", "pid", "restart", "shm_size", "stop_signal", "umask", "user", "userns",
+          "uts", "workdir")  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(_LISTS), st.lists(_TEXT, max_size=2), max_size=2),
+    st.dictionaries(st.sampled_from(_TEXTS), _TEXT, max_size=2),
+)
+def test_any_text_is_a_request_or_refused(lists: dict[str, list[str]], texts: dict[str, str]) -> None:
+    options: dict[str, Any] = lists | texts
+    try:
+        assert make_request("img", ["sh"], **options).image == "img"
+    except InvalidValue as error:
+        assert str(error)  # noqa: PT017

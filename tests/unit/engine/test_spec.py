@@ -107,7 +107,7 @@ def test_the_default_container_of_root() -> None:
              "options": ["rprivate", "nosuid", "noexec", "nodev", "relatime", "ro"]},
         ],
         "annotations": {
-            "io.container.manager": "libpod",
+            "io.kubernetes.cri-o.ContainerType": "sandbox",
             "io.kubernetes.cri-o.TTY": "false",
             "io.podman.annotations.autoremove": "FALSE",
             "io.podman.annotations.init": "FALSE",
@@ -516,6 +516,7 @@ def test_a_start_adds_files_and_namespaces_of_others() -> None:
         destination="/etc/hostname", type="bind", source="/run/c/hostname", options=("bind", "rprivate")
     )
     assert [mount.source for mount in spec.mounts if mount.destination == "/etc/hosts"] == ["/mine"]
+    assert spec.annotations["io.container.manager"] == "libpod"
 
 
 def test_a_start_cannot_replace_the_hosts_namespace() -> None:
