@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pyengine.errors import InvalidValue
 from pyengine.typing import override
@@ -20,6 +22,7 @@ from pyengine.typing import override
 #: a line longer than this (bytes) is handed out in pieces, so that nothing is collected without bound
 MAX_LINE = 1 << 20
 _CHUNK = 1 << 18
+_ATTEMPTS = 50
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _STREAMS = {b"stdout": "stdout", b"stderr": "stderr"}
 
@@ -108,12 +111,46 @@ def nanoseconds(time: str) -> int:
 
 def files(path: str) -> list[str]:
     """The log file and what was rotated away from it, oldest first; only those that exist."""
-    rotated = []
-    number = 1
-    while os.path.exists(f"{path}.{number}"):
-        rotated.append(f"{path}.{number}")
-        number += 1
-    return [*reversed(rotated), *([path] if os.path.exists(path) else [])]
+    directory, name = os.path.split(path)
+    rotated = {}
+    live = False
+    for entry in os.listdir(directory or "."):
+        head, dot, number = entry.rpartition(".")
+        if entry == name:
+            live = True
+        elif dot and head == name and number.isdecimal():
+            rotated[int(number)] = f"{path}.{number}"
+    return [*(rotated[number] for number in sorted(rotated, reverse=True)), *([path] if live else [])]
+
+
+def _open_all(path: str) -> list[BinaryIO]:
+    """The files, open, oldest first. A rotation renames one after the other: while one is under way a file may be seen
+    twice or not at all, so this looks again until nothing changes. It does not wait for a rotation that was never
+    finished."""
+    for attempt in range(_ATTEMPTS):
+        names = files(path)
+        opened: list[BinaryIO] = []
+        for name in names:
+            try:
+                opened.append(open(name, "rb"))  # noqa: SIM115 - the caller's
+            except FileNotFoundError:
+                continue
+        identities = [os.fstat(file.fileno()).st_ino for file in opened]
+        contiguous = names == [*(f"{path}.{n}" for n in range(len(names) - 1, 0, -1)), path]
+        unchanged = len(opened) == len(names) and [_inode(name) for name in names] == identities
+        if not names or (contiguous and unchanged) or attempt == _ATTEMPTS - 1:
+            break
+        for file in opened:
+            file.close()
+        time.sleep(0.001)
+    return opened
+
+
+def _inode(name: str) -> int:
+    try:
+        return os.stat(name).st_ino
+    except FileNotFoundError:
+        return -1
 
 
 def read(path: str, *, since: int | None = None, tail: int | None = None) -> Iterator[LogLine]:
@@ -160,13 +197,14 @@ def _after(lines: Iterator[LogLine], since: int | None) -> Iterator[LogLine]:
 
 
 def _now(path: str) -> Iterator[bytes]:
-    for name in files(path):
-        try:
-            with open(name, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    yield chunk
-        except FileNotFoundError:
-            continue  # rotated away between the listing and now: its lines come with the next name
+    opened = _open_all(path)
+    try:
+        for file in opened:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    finally:
+        for file in opened:
+            file.close()
 
 
 def _parse(parser: LineParser, chunks: Iterator[bytes]) -> Iterator[LogLine]:
@@ -180,7 +218,7 @@ class _Source:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._older = [open(name, "rb") for name in files(path)]  # noqa: SIM115 - closed by close()
+        self._older = _open_all(path)
 
     def chunks(self) -> Iterator[bytes]:
         """All that can be read now."""
@@ -191,7 +229,7 @@ class _Source:
                 if len(self._older) == 1:
                     break
                 self._older.pop(0).close()
-            newer = [open(name, "rb") for name in files(self._path)]  # noqa: SIM115 - closed by close()
+            newer = _open_all(self._path)
             if self._older:
                 known = [os.path.sameopenfile(self._older[0].fileno(), file.fileno()) for file in newer]
                 cut = known.index(True) + 1 if True in known else 0

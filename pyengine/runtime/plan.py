@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 from pyengine.errors import InvalidValue
@@ -39,22 +40,26 @@ MAGIC = b"PYPLAN1\0"
 AS_LOOKED_UP = -1
 
 _INTEGER = struct.Struct("<q")
+_HEAD = struct.Struct("<qq")
+
+
+_PADDING = tuple(b"\0" * (8 - rest) for rest in range(8))
 
 
 def encode_value(value: object) -> bytes:
     """The encoded form of one field. Raises `InvalidValue` for what the format cannot carry."""
-    if isinstance(value, int):  # bool too
-        if not -(1 << 63) <= value < 1 << 63:
-            raise InvalidValue(f"{value} does not fit into 64 bits")
-        return _INTEGER.pack(value)
     if isinstance(value, str):
         if "\0" in value:
             raise InvalidValue(f"{value!r} contains a NUL byte, which no path, argument or variable can carry")
         value = value.encode("utf-8", "surrogateescape")
     if isinstance(value, bytes):
-        return b"".join((_INTEGER.pack(len(value)), value, b"\0" * (8 - len(value) % 8)))
+        return _INTEGER.pack(len(value)) + value + _PADDING[len(value) % 8]
+    if isinstance(value, int):  # bool too
+        if not -(1 << 63) <= value < 1 << 63:
+            raise InvalidValue(f"{value} does not fit into 64 bits")
+        return _INTEGER.pack(value)
     if isinstance(value, tuple):
-        return b"".join((_INTEGER.pack(len(value)), *map(encode_value, value)))
+        return _INTEGER.pack(len(value)) + b"".join(map(encode_value, value))
     raise TypeError(f"a plan cannot carry {type(value).__name__}")
 
 
@@ -66,8 +71,9 @@ class Record:
 
     def encode(self) -> bytes:
         """The record in the form that the monitor reads."""
-        body = b"".join(encode_value(getattr(self, f.name)) for f in fields(self))
-        return _INTEGER.pack(self.KIND) + _INTEGER.pack(len(body)) + body
+        # A frozen dataclass keeps its fields, and nothing else, in __dict__, in their order.
+        body = b"".join(map(encode_value, vars(self).values()))
+        return _HEAD.pack(self.KIND, len(body)) + body
 
 
 @dataclass(frozen=True)
@@ -577,7 +583,7 @@ class Plan:
                 self.settings.encode(),
                 encode_value(self.descriptors),
                 _INTEGER.pack(len(self.steps)),
-                *(step.encode() for step in self.steps),
+                *map(_encode_step, self.steps),
             )
         )
         return MAGIC + _INTEGER.pack(len(body)) + body
@@ -586,6 +592,17 @@ class Plan:
         """A line a step, numbered from 1 as errors count them."""
         for number, step in enumerate(self.steps, 1):
             yield f"{number:3} {step.describe()}"
+
+
+@lru_cache(maxsize=1024)
+def _encode_known(step: Step) -> bytes:
+    return step.encode()
+
+
+def _encode_step(step: Step) -> bytes:
+    """Most steps are the same in every plan, and encoding is what takes the time. Commands and their environments are
+    not kept: they may hold secrets."""
+    return step.encode() if isinstance(step, Exec) else _encode_known(step)
 
 
 _NAMESPACES = (
