@@ -55,9 +55,9 @@ int main(void)
 	/* What the host mounts later is seen here too, nothing goes the other way. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		fail('p');
-	say('m');
 	close(FROM_ENGINE);
-	close(TO_ENGINE);
+	say('m');
+	close(TO_ENGINE); /* what the engine waits for */
 	for (;;)
 		pause();
 }

@@ -192,6 +192,7 @@ def _converse(run_root: str, pid: int, from_holder: Fd, to_holder: Fd, give_maps
     give_maps()
     calls.run("tell", "the holder of the user namespace", os.write, to_holder.fileno(), b"m")
     _expect(from_holder, "m")
+    _expect(from_holder, "")  # closed: from here on it has nothing of ours
     holder = ProcessId.of(pid)
     path = os.path.join(run_root, _RECORD)
     temporary = f"{path}.new"
