@@ -63,7 +63,11 @@ def _start(
     timeout: float | None,
     wait: bool,
 ) -> Any:
-    given = os.environb if environment is None else {os.fsencode(k): os.fsencode(v) for k, v in environment.items()}
+    if environment is None:
+        # By name: another thread of the host may be changing it.
+        given = {key: value for key in os.environb if (value := os.environb.get(key)) is not None}
+    else:
+        given = {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
     name = executable if isinstance(executable, str) else calls.show(arguments[0])
     encoded = [os.fsencode(argument) for argument in arguments]
     variables = [key + b"=" + value for key, value in given.items()]
