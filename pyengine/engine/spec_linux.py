@@ -12,6 +12,9 @@ from pyengine.oci import runtime as oci
 CPU_PERIOD = 100_000
 """Microseconds over which ``cpus`` is counted."""
 
+# The host's would lead to the host's terminals.
+_OF_EACH_CONTAINER = ("/dev/console", "/dev/ptmx")
+
 _DENY_ALL = oci.DeviceRule(allow=False, access="rwm")
 _ALLOW_ALL = oci.DeviceRule(allow=True, access="rwm")
 
@@ -67,7 +70,7 @@ def find_devices(request: ContainerRequest, facts: EnvironmentFacts) -> dict[str
     """Path in the container → node of the host: what was asked for, with ``privileged`` all there are."""
     nodes = {}
     if request.privileged:
-        nodes |= {device.path: device for device in facts.host_devices}
+        nodes |= {device.path: device for device in facts.host_devices if device.path not in _OF_EACH_CONTAINER}
     for asked in request.devices:
         for device in _found(asked.source, facts):
             nodes[asked.target + device.path[len(asked.source) :]] = device

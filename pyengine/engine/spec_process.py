@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyengine.engine.request import ContainerRequest
+from pyengine.engine.request_mounts import normal
 from pyengine.engine.spec_facts import EnvironmentFacts
 from pyengine.errors import CannotEnforce, InvalidValue
 from pyengine.linux.signals import parse_signal
@@ -78,7 +79,7 @@ def merge(request: ContainerRequest, image: ImageDefaults | None, facts: Environ
         command=command,
         env={"PATH": DEFAULT_PATH, "TERM": "xterm"} | _image_env(image) | dict(request.env),
         user=request.user or _default_user(request, image, facts),
-        workdir=request.workdir or _image_workdir(image),
+        workdir=normal(request.workdir or image.working_dir),
         labels=(image.labels or {}) | dict(request.labels),
         stop_signal=request.stop_signal or (parse_signal(image.stop_signal) if image.stop_signal else _SIGTERM),
     )
@@ -99,12 +100,6 @@ def _image_env(image: ImageDefaults) -> dict[str, str]:
         if equals:
             pairs[name] = value
     return pairs
-
-
-def _image_workdir(image: ImageDefaults) -> str:
-    if not image.working_dir:
-        return "/"
-    return image.working_dir if image.working_dir.startswith("/") else f"/{image.working_dir}"
 
 
 def make_process(request: ContainerRequest, merged: Merged, facts: EnvironmentFacts, hostname: str) -> oci.Process:
