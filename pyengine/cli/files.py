@@ -1,12 +1,20 @@
-"""Small files that options name: read whole, within bounds, or written so that none is overwritten."""
+"""Files that options name, read whole and within bounds or written so that none is overwritten; and stdin."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pyengine.errors import InvalidValue, KernelError
+from pyengine.typing import override
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_SIZE = 16 << 20
 """Bytes: nobody writes more variables or labels than this into a file."""
@@ -67,3 +75,45 @@ def write_pid_file(path: str, pid: int) -> None:
             file.write(f"{pid}\n")
     except OSError as error:
         raise KernelError(error.errno or 0, f"write PID file {path}") from None
+
+
+class Input(io.RawIOBase):
+    """A descriptor to read from, by any thread, until `cancel`.
+
+    An archive may be read by a thread while the main thread gets the Ctrl-C. A read of a pipe that has a pause would
+    keep that thread, and so the whole command, until somebody writes.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    @override
+    def fileno(self) -> int:
+        return self._fd
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        if any(fd == self._woken for fd, _ in poll.poll()):
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        return os.readv(self._fd, [buffer])
+
+    def cancel(self) -> None:
+        """Every read from now on, and one that is waiting, fails with ECANCELED."""
+        if not self.closed:
+            os.write(self._wake, b"x")
+
+    @override
+    def close(self) -> None:
+        """The descriptor itself stays open: it is the process's."""
+        if not self.closed:
+            os.close(self._woken)
+            os.close(self._wake)
+        super().close()

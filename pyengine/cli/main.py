@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+import pyengine
 from pyengine.cli import failures, output
 from pyengine.cli.arguments import normalize
 from pyengine.cli.session import Session
@@ -167,9 +168,7 @@ def _root_command(ctx: click.Context, root: str | None, runroot: str | None, log
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from pyengine.cli.version import version
-
-        output.line(f"pyengine version {version()}")
+        output.line(f"pyengine version {pyengine.__version__}")
         ctx.exit()
 
 

@@ -31,7 +31,7 @@ PROXIED = (
 )
 """What is sent on to the container. Not what is about this process: SIGPIPE, SIGCHLD, SIGWINCH and job control."""
 
-_ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT)
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 Handler = Callable[[int, FrameType | None], None]
@@ -51,13 +51,15 @@ def handlers(wanted: dict[signal.Signals, Handler]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise Terminated(number)
+def ending_raises(first: Callable[[], None] | None = None) -> dict[signal.Signals, Handler]:
+    """Handlers that turn the signals that end a process into `Terminated`, and with it whatever `first` does."""
 
+    def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if first is not None:
+            first()
+        raise Terminated(number)
 
-def ending_raises() -> dict[signal.Signals, Handler]:
-    """Handlers that turn the signals that end a process into `Terminated`."""
-    return dict.fromkeys(_ENDING, _terminate)
+    return dict.fromkeys(_ENDING, terminate)
 
 
 @contextmanager

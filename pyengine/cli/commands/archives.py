@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 
@@ -21,12 +23,10 @@ _QUIET = "Do not show progress"
 
 @click.pass_obj
 def load(session: Session, /, *, names: tuple[str, ...], input: str, quiet: bool) -> int:
-    from pyengine.cli.terminal import ending_raises, handlers
-
     if len(names) > 1:
         raise InvalidValue("at most one name can be given")
-    source = _source(input, "an archive: use --input FILE, or redirect stdin")
-    with session.engine() as engine, handlers(ending_raises()):
+    where = _source(input, "an archive: use --input FILE, or redirect stdin")
+    with where as source, session.engine() as engine:
         with shown("Loading", quiet=quiet) as progress:
             images = engine.images.load(source, name=names[0] if names else None, progress=progress)
         loaded = [name for image in images for name in image.names or [f"@{image.id}"]]
@@ -36,13 +36,11 @@ def load(session: Session, /, *, names: tuple[str, ...], input: str, quiet: bool
 
 @click.pass_obj
 def import_(session: Session, /, *, names: tuple[str, ...], change: tuple[str, ...], message: str, quiet: bool) -> int:
-    from pyengine.cli.terminal import ending_raises, handlers
-
     if not 1 <= len(names) <= 2:
         raise InvalidValue("import needs a tarball (- for stdin), and at most one name for the image")
-    source = _source("" if names[0] == "-" else names[0], "a tarball: name a file, or redirect stdin")
+    where = _source("" if names[0] == "-" else names[0], "a tarball: name a file, or redirect stdin")
     reference = names[1] if len(names) == 2 else None
-    with session.engine() as engine, handlers(ending_raises()), shown("Importing", quiet=quiet) as progress:
+    with where as source, session.engine() as engine, shown("Importing", quiet=quiet) as progress:
         image = engine.images.import_(source, reference, changes=change, message=message, progress=progress)
     output.line(image.id)
     return 0
@@ -62,12 +60,21 @@ def save(session: Session, /, *, names: tuple[str, ...], output_file: str, forma
     return 0
 
 
-def _source(path: str, what: str) -> str | BinaryIO:
+@contextmanager
+def _source(path: str, what: str) -> Iterator[str | BinaryIO]:
+    """What to read, for the time of a transfer, which any signal that ends this process unwinds."""
+    from pyengine.cli.files import Input
+    from pyengine.cli.terminal import ending_raises, handlers, stdin_or_none
+
     if path:
-        return path
-    if sys.stdin is None or output.is_terminal(sys.stdin):
+        with handlers(ending_raises()):
+            yield path
+        return
+    fd = stdin_or_none()
+    if fd is None or output.is_terminal(sys.stdin):
         raise InvalidValue(f"a terminal is not {what}")
-    return sys.stdin.buffer
+    with Input(fd) as input, handlers(ending_raises(first=input.cancel)):
+        yield cast(BinaryIO, input)
 
 
 COMMANDS = {

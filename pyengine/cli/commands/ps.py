@@ -13,6 +13,7 @@ from pyengine.cli.arguments import Command, switch, value
 from pyengine.cli.containers import parse_filters
 from pyengine.cli.human import SECOND, describe_age, describe_moment, describe_size, format_rfc3339
 from pyengine.cli.session import Session
+from pyengine.errors import ContainerNotFound
 
 if TYPE_CHECKING:
     from pyengine.engine.container import Container
@@ -68,7 +69,12 @@ def ps(
 ) -> int:
     now = time.time_ns()
     with session.engine() as engine:
-        found = [(container, container.state()) for container in _choose(engine, all, filter, last, latest)]
+        found = []
+        for container in _choose(engine, all, filter, last, latest):
+            try:
+                found.append((container, container.state()))
+            except ContainerNotFound:
+                continue  # removed meanwhile
         found.sort(key=_SORT[sort])
         sizes = {container.id: container.inspect(size=True) for container, _ in found} if size else {}
     if quiet and not format:

@@ -45,6 +45,8 @@ def stay(container: Container, attachment: Attachment, stdin: bool, sig_proxy: b
             detach_keys=detach_keys,
             kill=container.kill if sig_proxy else None,
         )
+        if code is not None and container.config.auto_remove:
+            attachment.release()  # the monitor need not call anybody: it is removed here
     if code is None:
         return 0
     if container.config.auto_remove:

@@ -49,7 +49,7 @@ class Attachment:
         self.output, self.code = output, code
         self.pumped: tuple[Any, ...] = ()
         self.sizes: list[tuple[int, int]] = []
-        self.closed = self.finished = False
+        self.closed = self.finished = self.released = False
         self.id = "e" * 64
         self.during: Callable[[], None] = lambda: None
 
@@ -59,6 +59,9 @@ class Attachment:
             os.write(stdout if stream == "stdout" else stderr, data)
         self.during()
         return self.code is not None
+
+    def release(self) -> None:
+        self.released = True
 
     def finish(self) -> None:
         self.finished = True

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from fake_engine import SECOND, Engine, Image
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyengine.cli.files import Input
 from pyengine.cli.image_filters import split_name
 from pyengine.errors import ArchiveError, ImageNotFound, InUse
 
@@ -157,11 +162,28 @@ def test_rmi_all_goes_on_until_nothing_more_can_go(engine: Engine) -> None:
     assert engine.images.all == []
 
 
+@contextmanager
+def stdin(data: bytes) -> Iterator[None]:
+    """The process's own stdin, as a pipe with something in it."""
+    before = os.dup(0)
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
 def test_load_reads_a_file_or_stdin(engine: Engine) -> None:
     text = f"Loaded image(s): @{BARE.id}, docker.io/library/box:1, localhost:5000/x/box:2\n"
     result = engine.run("load", "-i", "a.tar")
     assert (result.exit_code, result.stdout) == (0, text)
-    assert engine.run("load", "-q", "name", input=b"bytes\xff").stdout == text
+    with stdin(b"bytes\xff"):
+        assert engine.run("load", "-q", "name").stdout == text
     assert engine.calls == [("load", "a.tar", None, None), ("load", b"bytes\xff", "name", None)]
 
 
@@ -169,7 +191,8 @@ def test_import_makes_an_image_of_a_tarball(engine: Engine) -> None:
     engine.images.all = [BOX]
     result = engine.run("import", "-c", "CMD=/bin/sh", "--change", "ENV=A=b,c", "-m", "why", "r.tar", "box:1")
     assert (result.exit_code, result.stdout) == (0, f"{BOX.id}\n")
-    assert engine.run("import", "-", input=b"tar").exit_code == 0
+    with stdin(b"tar"):
+        assert engine.run("import", "-").exit_code == 0
     assert engine.calls == [
         ("import", "r.tar", "box:1", ("CMD=/bin/sh", "ENV=A=b,c"), "why"),
         ("import", b"tar", None, (), "imported from tarball"),
@@ -205,6 +228,29 @@ def test_signals_unwind_a_transfer(engine: Engine, args: list[str], number: int,
     result = engine.run(*args)
     assert (result.exit_code, result.output, unwound) == (code, "", ["cleaned up"])
     assert engine.closed
+
+
+def test_a_read_that_waits_can_be_cancelled() -> None:
+    reader, writer = os.pipe()
+    with Input(reader) as source:
+        os.write(writer, b"abc")
+        assert source.read(10) == b"abc"
+        timer = threading.Timer(0.05, source.cancel)
+        timer.start()
+        with pytest.raises(OSError, match="canceled") as caught:
+            source.read(10)
+        assert caught.value.errno == errno.ECANCELED
+        with pytest.raises(OSError, match="canceled"):
+            source.read(10)
+        timer.join()
+        assert source.fileno() == reader
+    source.cancel()
+    os.write(writer, b"x")  # the descriptor is still open, it is not the source's to close
+    assert os.read(reader, 1) == b"x"
+    os.close(writer)
+    with Input(reader) as source:
+        assert source.read(10) == b""
+    os.close(reader)
 
 
 def test_info_is_yaml_json_or_a_field(engine: Engine) -> None:

@@ -242,8 +242,11 @@ def test_run_interactive_hands_over_stdin(engine: Engine) -> None:
 
 
 def test_run_removes_what_it_was_told_to_remove(engine: Engine) -> None:
+    attachment = Attachment()
+    engine.containers.next = {"attachment": attachment}
     assert engine.run("run", "--rm", "img").exit_code == 0
     assert engine.calls == [("made_up", "start_attached", False), ("made_up", "remove", True)]
+    assert attachment.released
 
 
 def test_run_takes_it_well_if_the_container_is_gone_already(engine: Engine) -> None:
@@ -259,6 +262,7 @@ def test_detaching_leaves_the_container_and_succeeds(engine: Engine) -> None:
     assert result.exit_code == 0
     assert engine.calls == [("made_up", "start_attached", True)]
     assert attachment.closed
+    assert not attachment.released  # the monitor removes it
 
 
 def test_run_detached_prints_the_id(engine: Engine) -> None:

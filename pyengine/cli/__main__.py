@@ -1,0 +1,5 @@
+"""``python -m pyengine.cli``: the same as the ``pyengine`` script."""
+
+from pyengine.cli.main import main
+
+main()
