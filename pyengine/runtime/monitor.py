@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from pyengine.errors import KernelError, PyengineError, StartFailed, StepError
-from pyengine.linux import calls
+from pyengine.linux import calls, faults
 from pyengine.linux.fd import Fd
 from pyengine.runtime.plan import Chdir, Exec, LookupUser, Plan
 from pyengine.runtime.state import Failure
@@ -245,6 +245,7 @@ def launch(
     """
     from pyengine.linux.spawn import spawn
 
+    fault = fault or faults.monitor_fault
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     arguments = ["pyengine-monitor", plan.settings.id[:12], *([f"fault={fault}"] if fault else [])]
     try:

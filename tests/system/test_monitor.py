@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 from plan_box import (
-    NAMESPACES, NEWPID, Box, build_helper, cgroup, new_box, read_streams, receive, until, until_gone,
+    NAMESPACES,
+    NEWPID,
+    Box,
+    build_helper,
+    cgroup,
+    new_box,
+    read_streams,
+    receive,
+    until,
+    until_gone,
 )  # fmt: skip
 
 from pyengine.errors import KernelError, PyengineError, StartFailed
@@ -332,7 +341,9 @@ def test_an_exit_is_told_even_when_the_disk_is_full(box: Box) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
     try:
-        session, run = box.launch(box.plan("helper", "spam", "100000", "100", "--", "exit", "3", log_path=f"{small}/log"))
+        session, run = box.launch(
+            box.plan("helper", "spam", "100000", "100", "--", "exit", "3", log_path=f"{small}/log")
+        )
         assert session.wait_exit(10).exit_code == 3
         assert read_state(run).monitor_alive  # the rest of the log is still to be written
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
@@ -529,7 +540,9 @@ def test_the_cleanup_runs_when_the_engine_leaves_without_a_word(box: Box) -> Non
 def test_a_container_dies_with_its_engine(box: Box) -> None:
     engine = subprocess.Popen(["sleep", "1000"])
     pidfd = os.pidfd_open(engine.pid)
-    plan = box.plan("helper", "stubborn", die_with_parent=True, descriptors=("engine",), restart=2, **cleanup_settings(box))
+    plan = box.plan(
+        "helper", "stubborn", die_with_parent=True, descriptors=("engine",), restart=2, **cleanup_settings(box)
+    )
     session, run = box.launch(plan, {"engine": pidfd})
     os.close(pidfd)
     session.await_started()
@@ -606,7 +619,9 @@ def test_a_killed_monitor_is_noticed(box: Box) -> None:
     assert (read_state(run).exit_code, read_state(run).error) == (-1, "the monitor was killed")
 
 
-FAULTS = re.findall(r"X\((\w+)\)", (Path(__file__).parents[2] / "native/monitor/faults.h").read_text().split("X)", 1)[1])
+FAULTS = re.findall(
+    r"X\((\w+)\)", (Path(__file__).parents[2] / "native/monitor/faults.h").read_text().split("X)", 1)[1]
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -10,15 +10,50 @@ from pathlib import Path
 
 import pytest
 from plan_box import (
-    MS_PRIVATE, NAMESPACES, NEWCGROUP, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS, NODEV, NOEXEC, NOSUID, PROC, RDONLY, Box,
-    build_helper, new_box,
+    MS_PRIVATE,
+    NAMESPACES,
+    NEWNET,
+    NEWPID,
+    NEWUSER,
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    RDONLY,
+    Box,
+    build_helper,
+    new_box,
 )  # fmt: skip
 
 from pyengine.errors import KernelError, StartFailed, StepError
 from pyengine.runtime.plan import (
-    AS_LOOKED_UP, Bind, BindRoot, Capabilities, Chdir, Device, JoinNamespace, Loopback, LookupUser, MakeDirectory,
-    MaskPath, Mount, NewSession, NoNewPrivileges, OomScore, Overlay, Propagation, ReadonlyPath, ReadonlyRoot, Rlimit,
-    Seccomp, SetDomainname, SetHostname, Symlink, Sysctl, Terminal, UnshareCgroup, User,
+    AS_LOOKED_UP,
+    Bind,
+    BindRoot,
+    Capabilities,
+    Chdir,
+    Device,
+    JoinNamespace,
+    LookupUser,
+    Loopback,
+    MakeDirectory,
+    MaskPath,
+    Mount,
+    NewSession,
+    NoNewPrivileges,
+    OomScore,
+    Overlay,
+    Propagation,
+    ReadonlyPath,
+    ReadonlyRoot,
+    Rlimit,
+    Seccomp,
+    SetDomainname,
+    SetHostname,
+    Symlink,
+    Sysctl,
+    Terminal,
+    UnshareCgroup,
+    User,
 )  # fmt: skip
 
 
@@ -124,7 +159,9 @@ def test_namespaces_are_new_and_the_loopback_is_up(box: Box) -> None:
     output = box.run("helper", "namespaces", "--", "cat", "/proc/net/dev", before=(Loopback(),))
     ours = {os.readlink(f"/proc/self/ns/{name}") for name in ("ipc", "mnt", "net", "pid", "uts")}
     assert not ours & set(output.stdout.splitlines())
-    flags = box.run("helper", "cat", "/sys/class/net/lo/flags", before=(Loopback(), Mount("sysfs", "s", "/sys", 0, (), 0, False)))
+    flags = box.run(
+        "helper", "cat", "/sys/class/net/lo/flags", before=(Loopback(), Mount("sysfs", "s", "/sys", 0, (), 0, False))
+    )
     assert int(flags.stdout, 16) & 1
 
 
@@ -164,7 +201,13 @@ def test_a_user_namespace_has_the_maps_of_the_plan(box: Box) -> None:
         before=(Symlink("/proc/self/fd/1", "/dev/stdout"),),
     )  # fmt: skip
     lines = [line.split() for line in output.stdout.splitlines()]
-    assert lines[:5] == [["0", "0"], ["0", "100000", "1000"], ["1000", "300000", "1"], ["0", "100000", "500"], ["allow"]]
+    assert lines[:5] == [
+        ["0", "0"],
+        ["0", "100000", "1000"],
+        ["1000", "300000", "1"],
+        ["0", "100000", "500"],
+        ["allow"],
+    ]
     assert lines[5] == ["x"], output.stderr
 
 
@@ -254,7 +297,10 @@ def test_a_mount_has_its_options_and_attributes(box: Box) -> None:
 @pytest.mark.parametrize(
     ("step", "text"),
     [
-        (tmpfs("/tmp", 0, "size=x"), "mount tmpfs on /tmp: Invalid argument (tmpfs: Bad value for 'size') (step 4 of 6)"),
+        (
+            tmpfs("/tmp", 0, "size=x"),
+            "mount tmpfs on /tmp: Invalid argument (tmpfs: Bad value for 'size') (step 4 of 6)",
+        ),
         (
             tmpfs("/tmp", 0, "colour=red"),
             "mount tmpfs on /tmp: Invalid argument (tmpfs: Unknown parameter 'colour') (step 4 of 6)",
@@ -295,7 +341,12 @@ def test_copy_up_brings_what_the_root_has_there(box: Box) -> None:
             before=(tmpfs("/data", attributes, copy_up=True),),
         )  # fmt: skip
         lines = [line.split()[:4] for line in output.stdout.splitlines()]
-        assert lines[:4] == [["d", "0750", "5", "6"], ["-", "4640", "7", "8"], ["l", "0777", "0", "0"], ["p", "0600", "0", "0"]]
+        assert lines[:4] == [
+            ["d", "0750", "5", "6"],
+            ["-", "4640", "7", "8"],
+            ["l", "0777", "0", "0"],
+            ["p", "0600", "0", "0"],
+        ]
         assert "content" in output.stdout
         assert output.stderr == ("write: /data/new: Read-only file system\n" if attributes else "")
     assert not (data / "new").exists()
@@ -311,7 +362,9 @@ def test_copy_up_stops_at_what_the_new_file_system_holds(box: Box) -> None:
 def test_copy_up_of_a_bottomless_directory_is_refused(box: Box) -> None:
     (box.root / "data" / "/".join("d" * 80)).mkdir(parents=True)
     text = fails(box, "helper", before=(tmpfs("/data", copy_up=True),))
-    assert text == "mount tmpfs on /data: Too many levels of symbolic links (copy what the root has there) (step 4 of 6)"
+    assert (
+        text == "mount tmpfs on /data: Too many levels of symbolic links (copy what the root has there) (step 4 of 6)"
+    )
 
 
 def test_a_bind_makes_its_target_as_the_source_is(box: Box) -> None:
@@ -534,7 +587,9 @@ GROUP = "root:x:0:\nmail:x:8:web,other\nnews:x:9:web\nbig:x:2147483648:\nstaff:x
         ("2147483647:2147483647", (), "2147483647 2147483647", "/"),
     ],
 )
-def test_a_user_is_looked_up_in_the_root(box: Box, user: str, groups: tuple[str, ...], expected: str, home: str) -> None:
+def test_a_user_is_looked_up_in_the_root(
+    box: Box, user: str, groups: tuple[str, ...], expected: str, home: str
+) -> None:
     (box.root / "etc" / "passwd").write_text(PASSWD)
     (box.root / "etc" / "group").write_text(GROUP)
     steps = (LookupUser(user, groups, "", ""), User(AS_LOOKED_UP, AS_LOOKED_UP, (), -1))
@@ -556,7 +611,11 @@ def test_a_user_is_looked_up_in_the_root(box: Box, user: str, groups: tuple[str,
         ("99999999999999999999999999", 126, "Invalid argument (the id is beyond 2147483647)"),
         ("bad", 126, "Numerical result out of range (an id in the container's files is not within 0 and 2147483647)"),
         ("odd", 126, "Numerical result out of range (an id in the container's files is not within 0 and 2147483647)"),
-        ("web:big", 126, "Numerical result out of range (an id in the container's files is not within 0 and 2147483647)"),
+        (
+            "web:big",
+            126,
+            "Numerical result out of range (an id in the container's files is not within 0 and 2147483647)",
+        ),
         ("x" * 300, 126, "Invalid argument (the name is too long)"),
     ],
 )
@@ -606,7 +665,9 @@ def test_a_terminal_needs_a_devpts(box: Box) -> None:
     (box.root / "dev" / "pts").mkdir()
     (box.root / "dev" / "pts" / "ptmx").write_text("x")
     text = fails(box, "helper", after=(NewSession(), Terminal(0, 0, False)))
-    assert text == "open a terminal: Inappropriate ioctl for device (/dev/pts/ptmx is not a pseudo terminal) (step 6 of 7)"
+    assert (
+        text == "open a terminal: Inappropriate ioctl for device (/dev/pts/ptmx is not a pseudo terminal) (step 6 of 7)"
+    )
     (box.root / "dev" / "pts" / "ptmx").unlink()
     text = fails(box, "helper", before=(PTS,), after=(Terminal(0, 0, False),))
     assert text.startswith("open a terminal: Operation not permitted (make it the controlling terminal")
@@ -637,7 +698,10 @@ def test_namespace_flags_are_needed_by_what_changes_them(box: Box) -> None:
     from pyengine.runtime.plan import Exec, Plan, Settings
 
     for steps, text in (
-        ((Propagation(MS_PRIVATE, "private"),), "make all mounts private: Invalid argument (needs a mount namespace of its own)"),
+        (
+            (Propagation(MS_PRIVATE, "private"),),
+            "make all mounts private: Invalid argument (needs a mount namespace of its own)",
+        ),
         ((SetHostname("x"),), "set the host name x: Invalid argument (needs a uts namespace)"),
         ((Loopback(),), "set lo up: Invalid argument (needs a network namespace)"),
     ):
@@ -646,4 +710,3 @@ def test_namespace_flags_are_needed_by_what_changes_them(box: Box) -> None:
         with pytest.raises(StepError) as caught:
             session.await_started()
         assert str(caught.value).startswith(text), str(caught.value)
-    assert NEWUTS and NEWNS and NEWCGROUP and PROC
