@@ -1,7 +1,8 @@
 """Crash points for tests: the process kills itself, as ``kill -9`` would, at a step that a test names.
 
 ``PYENGINE_FAULT=name`` does it at the first time that ``fault("name")`` is reached, ``name:n`` at the n-th time. The
-variable is read once, at import; without it ``fault`` is a call of an empty function.
+variable is read once, at import; without it ``fault`` is a call of an empty function. ``PYENGINE_MONITOR_FAULT`` does
+the same to the monitors that this process starts (native/monitor/faults.h has their points).
 
 There is no handler to run and nothing to flush: what is on the disk and in the kernel at this moment is all that the
 next process finds. Every point is declared with :func:`declare` where it is used, so that a test can go through all.
@@ -45,5 +46,8 @@ def killer(setting: str) -> Callable[[str], None]:
 def _nothing(name: str) -> None:
     """No fault is wanted in this process."""
 
+
+#: the fault point of monitors; empty: none
+monitor_fault: str = os.environ.get("PYENGINE_MONITOR_FAULT", "")
 
 fault: Callable[[str], None] = killer(os.environ["PYENGINE_FAULT"]) if "PYENGINE_FAULT" in os.environ else _nothing
