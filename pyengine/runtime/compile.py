@@ -129,7 +129,7 @@ def compile_container(
     steps: list[Step] = [*joins, *join_steps(namespaces), *inside_steps(spec, namespaces)]
     # Slave and not private: what the host mounts later below a bound directory arrives where that was asked for.
     steps.append(Propagation(MS_SLAVE, "slave"))
-    steps.append(_root_step(root, linux))
+    steps.append(_root_step(root, linux, user_namespace=own_user))
     steps += mounts
     steps += device_steps(spec, make=facts.make_devices and not own_user)
     if make_workdir and normal(process.cwd) != "/":
@@ -210,9 +210,14 @@ def _parts(spec: oci.RuntimeSpec) -> tuple[oci.Process, oci.Linux]:
     return spec.process, spec.linux
 
 
-def _root_step(root: RootFilesystem, linux: oci.Linux) -> Step:
+def _root_step(root: RootFilesystem, linux: oci.Linux, *, user_namespace: bool) -> Step:
     if isinstance(root, DirectoryRoot):
         return BindRoot(root.source, root.target, True)
+    if user_namespace and "userxattr" not in root.options.split(","):
+        # overlayfs keeps in trusted.* attributes what a layer deletes: unreadable there, so that it would be back.
+        raise UnsupportedField(
+            "linux.namespaces", "the layers of a store of root cannot be mounted in a user namespace"
+        )
     for maps, field in ((linux.uid_mappings, "uidMappings"), (linux.gid_mappings, "gidMappings")):
         if maps and not any(item.host_id == 0 for item in maps):
             raise UnsupportedField(

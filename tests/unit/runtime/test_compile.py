@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -206,7 +207,7 @@ def test_namespaces_of_others_are_joined_the_user_namespace_first() -> None:
             {"type": "user", "path": "/x"},
         ]
     }
-    plan = compile_(spec_of(linux))
+    plan = compile_(spec_of(linux), DirectoryRoot("/b", "/t"))
     joins = [step for step in plan.steps if isinstance(step, p.JoinNamespace)]
     assert joins[0] == p.JoinNamespace(NEW["user"], "namespace-user", "/x")
     assert {join.descriptor for join in joins} == set(plan.descriptors)
@@ -234,11 +235,23 @@ def test_the_owner_of_layers_has_to_be_somebody_inside() -> None:
     maps = [{"containerID": 0, "hostID": 1, "size": 1000}, {"containerID": 1000, "hostID": 0, "size": 1}]
     linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network"}, {"type": "uts"}],
              "uidMappings": maps, "gidMappings": maps}  # fmt: skip
-    assert compile_(spec_of(linux)).settings.uid_map == (0, 1, 1000, 1000, 0, 1)  # keep-id
+    root = replace(OVERLAY, options="userxattr")
+    assert compile_(spec_of(linux), root).settings.uid_map == (0, 1, 1000, 1000, 0, 1)  # keep-id
     linux["gidMappings"] = maps[:1]
     with pytest.raises(UnsupportedField, match="layers cannot be shown with other ids") as caught:
-        compile_(spec_of(linux))
+        compile_(spec_of(linux), root)
     assert caught.value.field == "linux.gidMappings"
+
+
+@pytest.mark.parametrize("user", [{"type": "user"}, {"type": "user", "path": "/u"}])
+def test_layers_of_root_are_not_mounted_where_deletions_cannot_be_read(user: dict[str, str]) -> None:
+    maps = [] if "path" in user else [{"containerID": 0, "hostID": 0, "size": 9}]
+    linux = {"namespaces": [user, {"type": "mount"}, {"type": "network"}, {"type": "uts"}],
+             "uidMappings": maps, "gidMappings": maps}  # fmt: skip
+    assert compile_(spec_of(linux), replace(OVERLAY, options="index=off,userxattr"))
+    with pytest.raises(UnsupportedField, match="layers of a store of root") as caught:
+        compile_(spec_of(linux))
+    assert caught.value.field == "linux.namespaces"
 
 
 def test_privileged() -> None:
