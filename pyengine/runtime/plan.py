@@ -443,13 +443,15 @@ class AwaitStart(Step):
 
 @dataclass(frozen=True)
 class User(Step):
-    """setgroups, setresgid, setresuid; permitted capabilities are kept for `Capabilities` to cut down."""
+    """setgroups, setresgid, setresuid; permitted capabilities are kept for `Capabilities` to cut down, which belongs
+    behind it (and `Chdir` behind that, so that the directory is entered with the rights of the user). `groups` are
+    added to those that `LookupUser` found."""
 
     KIND = 39
     uid: int
     gid: int
     groups: tuple[int, ...]
-    umask: int  # -1: left alone
+    umask: int  # -1: 022
 
     @override
     def describe(self) -> str:
@@ -509,7 +511,8 @@ class Chdir(Step):
 @dataclass(frozen=True)
 class Exec(Step):
     """execve(2). `argv[0]` without a slash is searched in the PATH of `env`. Every descriptor but stdin, stdout,
-    stderr and those that `keep` counts from 3 on is closed."""
+    stderr and those that `keep` counts from 3 on is closed; these are the plan's descriptors of the names ``3``,
+    ``4`` … (at most 6)."""
 
     KIND = 44
     argv: tuple[str, ...]
@@ -555,7 +558,7 @@ class Plan:
     """A whole plan. `descriptors` are the names of the descriptors that the engine passes along: the n-th is
     number ``FIRST_DESCRIPTOR + n`` in the monitor. Known names: ``cgroup`` (directory, for CLONE_INTO_CGROUP, and
     to kill and to read memory.events), ``engine`` (pidfd), ``client`` (an attach connection that is there from the
-    start, and loses nothing); others are those that steps name."""
+    start, and loses nothing), ``3`` to ``8`` (see `Exec`); others are those that steps name."""
 
     settings: Settings
     steps: tuple[Step, ...]
@@ -564,7 +567,8 @@ class Plan:
     FIRST_DESCRIPTOR: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
-        if not self.steps or not isinstance(self.steps[-1], Exec):
+        last = self.steps[-1] if self.steps else None
+        if not isinstance(last, Exec):
             raise InvalidValue("a plan ends with Exec")
         if any(isinstance(step, Exec) for step in self.steps[:-1]):
             raise InvalidValue("a plan has one Exec")
@@ -575,6 +579,9 @@ class Plan:
             name = getattr(step, "descriptor", "") or getattr(step, "idmap", "")
             if name and name not in self.descriptors:
                 raise InvalidValue(f"{step.describe()}: the plan has no descriptor {name!r}")
+        for number in range(3, 3 + last.keep):
+            if str(number) not in self.descriptors:
+                raise InvalidValue(f"{last.describe()}: the plan has no descriptor '{number}'")
 
     def encode(self) -> bytes:
         """The plan as the monitor reads it."""
