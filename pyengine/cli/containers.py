@@ -21,6 +21,13 @@ def latest(engine: Engine) -> Container:
     return max(containers, key=lambda container: container.created_ns)
 
 
+def _status(container: Container) -> str:
+    try:
+        return container.status
+    except ContainerNotFound:
+        return ""  # removed since it was listed
+
+
 def parse_filters(filters: Sequence[str]) -> dict[str, list[str]]:
     """``KEY=VALUE`` words, several values a key."""
     result: dict[str, list[str]] = {}
@@ -51,7 +58,7 @@ def act(
     if use_all and use_latest:
         raise InvalidValue("--all and --latest contradict each other")
     if use_all:
-        chosen = [c for c in engine.containers.list(all=True) if not statuses or c.status in statuses]
+        chosen = [c for c in engine.containers.list(all=True) if not statuses or _status(c) in statuses]
         return for_each(chosen, operation, code)
     if use_latest:
         return operation_on(latest(engine), operation, code)

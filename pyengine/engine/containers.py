@@ -33,7 +33,7 @@ class Containers:
         Raises `ImageNotFound`, `NameInUse`, `InvalidValue`, and `CannotEnforce` for a limit that cannot be set here.
         """
         if request is None:
-            request = make_request(image=image, command=tuple(command), **options)
+            request = make_request(image=image, command=command, **options)
         return Container(self._engine, creation.create(self._engine, request))
 
     def run(
@@ -88,10 +88,11 @@ class Containers:
         found = []
         for record in self._engine.store.containers.all():
             box = Container(self._engine, ContainerConfig.decode(record.config))
-            if not all and box.status != "running":
-                continue
-            if matches(box):
-                found.append(box)
+            try:
+                if (all or box.status == "running") and matches(box):
+                    found.append(box)
+            except ContainerNotFound:
+                continue  # removed since the rows were read
         return found
 
 

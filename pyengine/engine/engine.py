@@ -80,6 +80,7 @@ class Engine:
             program.close()
         if storage is not None:
             storage.close()
+        self.cgroups.close()
         self.store.close()
 
     @property
@@ -208,7 +209,7 @@ class Engine:
         from pyengine.engine.explain import explain_request
         from pyengine.engine.options import make_request
 
-        return explain_request(self, make_request(image=image, command=tuple(command), **options))
+        return explain_request(self, make_request(image=image, command=command, **options))
 
     def info(self) -> dict[str, Any]:
         """The machine, the store and what containers can be given here."""

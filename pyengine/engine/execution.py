@@ -120,7 +120,7 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
     facts = read_state(engine.layout.run(config.id))
     pidfd = facts.pid.open() if facts.phase == "running" and facts.pid else None
     if pidfd is None:
-        status = states.from_facts(engine, config, facts).status
+        status = states.read(engine, config).status
         raise InvalidState(config.id, status, f"cannot execute in container {config.name}: it is {status}")
     if engine.cgroups.is_frozen(config.cgroup):
         pidfd.close()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyengine import __version__
+from pyengine.errors import ContainerNotFound
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
@@ -72,15 +73,17 @@ def _store(engine: Engine) -> dict[str, Any]:
     from pyengine.linux import mountinfo
 
     states = dict.fromkeys(_STATES, 0)
-    containers = engine.containers.list(all=True)
-    for container in containers:
-        states[container.status] += 1
+    for container in engine.containers.list(all=True):
+        try:
+            states[container.status] += 1
+        except ContainerNotFound:
+            continue  # removed meanwhile
     return {
         "root": engine.root,
         "run_root": engine.run_root,
         "driver": "overlay",
         "backing_file_system": file_system_of(os.path.realpath(engine.root), mountinfo.read()),
-        "containers": {"total": len(containers), **states},
+        "containers": {"total": sum(states.values()), **states},
         "images": len(engine.store.images.all()),
         "layers": len(engine.store.layers.all()),
     }

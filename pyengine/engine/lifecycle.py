@@ -243,7 +243,7 @@ def wait(engine: Engine, config: ContainerConfig, timeout: float | None) -> int:
     while True:
         facts = read_state(run)
         if facts.phase not in ("created", "running", "restarting"):
-            return facts.exit_code
+            return states.read(engine, config).exit_code
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         ended = _wait_once(engine, config, facts, left)
         if ended is not None:

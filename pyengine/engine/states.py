@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyengine.engine.config import ContainerConfig
+from pyengine.errors import ContainerNotFound
 from pyengine.runtime.state import State, read_state
 
 if TYPE_CHECKING:
@@ -41,8 +43,11 @@ _STATUS = {"": "configured", "created": "created", "running": "running", "restar
 
 
 def read(engine: Engine, config: ContainerConfig) -> ContainerState:
-    """The state of one container."""
-    return from_facts(engine, config, read_state(engine.layout.run(config.id)))
+    """The state of one container. Raises `ContainerNotFound` when it was removed."""
+    facts = read_state(engine.layout.run(config.id))
+    if not facts.phase and not os.path.isdir(engine.layout.container(config.id)):
+        raise ContainerNotFound(config.id, f"no container with ID {config.id} found: no such container")
+    return from_facts(engine, config, facts)
 
 
 def from_facts(engine: Engine, config: ContainerConfig, facts: State) -> ContainerState:
