@@ -7,11 +7,13 @@ needs it (limits, pause) is refused with the reason that was found when it was l
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from pyengine.engine.config import ContainerConfig
 from pyengine.errors import CannotEnforce, KernelError, RequiresCgroupsV2
 from pyengine.linux import cgroups
+from pyengine.linux.fd import Fd
 from pyengine.linux.group import Cgroup
 from pyengine.linux.resources import Resources
 from pyengine.oci import runtime as oci
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
     from pyengine.engine.request import ContainerRequest
 
 
+_PROGRAMS = 8
+
+
 class Cgroups:
     """Makes, finds and removes the groups of containers."""
 
     def __init__(self, rootless: bool) -> None:
         self._rootless = rootless
+        self._lock = threading.Lock()
+        self._programs: dict[tuple[oci.DeviceRule, ...], Fd] = {}
         try:
             self._hierarchy: cgroups.Hierarchy | None = cgroups.find(rootless=rootless)
             self._refusal = ""
@@ -78,17 +85,39 @@ class Cgroups:
         assert spec.linux is not None
         rules = spec.linux.resources.devices if spec.linux.resources is not None else ()
         if rules:
-            with group.open() as directory:
-                device_filter.attach(
-                    directory,
-                    [
-                        device_filter.DeviceRule(
-                            rule.allow, rule.type or "a", rule.major, rule.minor, rule.access or "rwm"
-                        )
-                        for rule in rules
-                    ]
-                    + list(device_filter.DEFAULT_RULES),
+            with group.open() as directory, self._program(rules) as program:
+                device_filter.attach_loaded(directory, program)
+
+    def _program(self, rules: tuple[oci.DeviceRule, ...]) -> Fd:
+        """The loaded filter of these rules. Most containers have the same ones, and the kernel takes longer to verify a
+        program than to make the group."""
+        from pyengine.linux import device_filter
+
+        with self._lock:
+            program = self._programs.get(rules)
+            if program is None:
+                program = device_filter.load(
+                    device_filter.assemble(
+                        [
+                            device_filter.DeviceRule(
+                                rule.allow, rule.type or "a", rule.major, rule.minor, rule.access or "rwm"
+                            )
+                            for rule in rules
+                        ]
+                        + list(device_filter.DEFAULT_RULES)
+                    )
                 )
+                if len(self._programs) >= _PROGRAMS:
+                    self._programs.pop(next(iter(self._programs))).close()
+                self._programs[rules] = program
+            # A copy, which another thread cannot close by filling the table.
+            return Fd(os.dup(program.fileno()))
+
+    def close(self) -> None:
+        """Let go of loaded programs. Groups that they are attached to keep them."""
+        with self._lock:
+            while self._programs:
+                self._programs.popitem()[1].close()
 
     def group(self, name: str) -> Cgroup | None:
         """The group of a container that runs."""

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +25,7 @@ from pyengine.oci import runtime as oci
 from pyengine.runtime import monitor
 from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container, idmap_of
 from pyengine.runtime.compile_process import UserRequest
-from pyengine.runtime.plan import AwaitStart, JoinNamespace, Plan, Settings
+from pyengine.runtime.plan import JoinNamespace, Plan, Settings
 from pyengine.runtime.state import read_state
 
 if TYPE_CHECKING:
@@ -93,10 +93,8 @@ def prepare(
         make_workdir=True,
         joins=joins,
         descriptors=names,
+        hold=hold,
     )
-    if not hold:
-        # Nobody is waited for, so the way there and back is saved.
-        plan = replace(plan, steps=tuple(step for step in plan.steps if not isinstance(step, AwaitStart)))
     return Prepared(spec, plan, descriptors_to_open(spec))
 
 

@@ -154,7 +154,12 @@ def attach(cgroup: Fd | int, rules: Sequence[DeviceRule]) -> None:
     """Filters the devices of the group whose directory ``cgroup`` is. It stays as long as the group; the programs of
     the groups above, and further ones of this group, must all allow an access."""
     with load(assemble(rules)) as program:
-        result = lib.pe_bpf_attach_cgroup_device(number(cgroup), program.fileno(), _ALLOW_MULTI)
+        attach_loaded(cgroup, program)
+
+
+def attach_loaded(cgroup: Fd | int, program: Fd) -> None:
+    """As ``attach``, with a program that ``load`` gave: one serves any number of groups."""
+    result = lib.pe_bpf_attach_cgroup_device(number(cgroup), program.fileno(), _ALLOW_MULTI)
     if result < 0:
         calls.fail(-result, "attach bpf program", "to a cgroup")
 

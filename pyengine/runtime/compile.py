@@ -108,6 +108,7 @@ def compile_container(
     bundle: str = "",
     joins: Sequence[JoinNamespace] = (),
     descriptors: Sequence[str] = (),
+    hold: bool = True,
 ) -> Plan:
     """The plan of a container.
 
@@ -115,7 +116,8 @@ def compile_container(
     in the container instead of taking the spec's numbers. ``seccomp_filter``: the compiled ``linux.seccomp``.
     ``make_workdir``: a missing working directory is made, as engines do and bundles do not expect. ``bundle``: the
     directory where relative sources of binds begin. ``joins``: namespaces to go into before the spec's own (the user
-    namespace of a rootless engine). ``descriptors``: further names that the engine passes (``cgroup``, ``engine``).
+    namespace of a rootless engine). ``hold``: the container waits before its command until it is told to start.
+    ``descriptors``: further names that the engine passes (``cgroup``, ``engine``).
 
     :raises UnsupportedField: the first field that cannot be done
     :raises InvalidValue: a field that cannot mean anything
@@ -147,8 +149,9 @@ def compile_container(
     steps += limit_steps(process)
     steps += _terminal_steps(process, console=True)
     steps += identity_steps(process, seccomp, looked_up=user is not None, last_capability=facts.last_capability)
-    # Last: whatever can fail has failed before a container is said to be created.
-    steps.append(AwaitStart())
+    if hold:
+        # Last: whatever can fail has failed before a container is said to be created.
+        steps.append(AwaitStart())
     steps.append(exec_step(process, keep=0))
     settings = dataclasses.replace(
         settings,

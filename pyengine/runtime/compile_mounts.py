@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from functools import lru_cache
 
 from pyengine.errors import InvalidValue, UnsupportedField
 from pyengine.linux import mounts
@@ -62,7 +63,7 @@ def mount_steps(documents: tuple[oci.Mount, ...], bundle: str) -> Iterator[Step]
             raise InvalidValue(f"{field}.destination: {mount.destination[:100]!r} is not a place below the root")
         if len(mount.options) > _MOST_OPTIONS:
             raise InvalidValue(f"{field}.options: more than {_MOST_OPTIONS}")
-        options = mounts.parse_options(mount.options)
+        options = _parsed(tuple(mount.options))
         if options.flags & (mounts.MS_REMOUNT | mounts.MS_SILENT):
             raise UnsupportedField(f"{field}.options", "remount and silent are ways of calling the kernel")
         if options.is_bind or mount.type == "bind":
@@ -120,6 +121,10 @@ def _new(mount: oci.Mount, target: str, options: mounts.MountOptions, field: str
         propagation=options.propagation & ~mounts.MS_REC,
         copy_up=options.copy_up,
     )
+
+
+#: the same few sets of options come with every container
+_parsed = lru_cache(maxsize=256)(mounts.parse_options)
 
 
 def _words(options: mounts.MountOptions) -> tuple[str, ...]:

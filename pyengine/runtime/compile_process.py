@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pyengine.errors import InvalidValue, UnsupportedField
 from pyengine.linux import capabilities as caps
@@ -103,6 +104,7 @@ def _signed(limit: int) -> int:
     return -1 if limit >= 1 << 63 else limit
 
 
+@lru_cache(maxsize=256)
 def capability_mask(names: tuple[str, ...], field: str, last: int) -> int:
     """The bits of ``names``. ``last``: the highest capability that the kernel knows."""
     for name in names:
