@@ -219,13 +219,16 @@ def open_program() -> Fd:
     """The monitor's program, in a form that nothing inside a container can write to.
 
     A container can execute /proc/self/exe, or look at a joining process, and so reach the file that the monitor was
-    started from (CVE-2019-5736). Therefore it is a detached mount of its own that is read-only and belongs to no
-    mount namespace once it is closed here, so that nobody can make it writable; without the privilege for that, a
-    sealed copy in memory."""
+    started from (CVE-2019-5736). Therefore it is a file of a read-only mount that is mounted nowhere; without the
+    privilege for that, a sealed copy in memory.
+
+    As long as the descriptor of open_tree is open the mount counts as mounted, in an anonymous namespace, and then any
+    process that may mount in its own namespace can make it writable again. So that is closed here: what comes back
+    only refers to the file."""
     try:
         with calls.open_tree(PROGRAM, calls.OPEN_TREE_CLONE) as tree:
             calls.mount_setattr(tree, set=_MOUNT_ATTR_RDONLY)
-            return Fd(tree.take())
+            return calls.open(f"/proc/self/fd/{tree.fileno()}", os.O_PATH)
     except KernelError as error:
         if error.errno not in (errors.EPERM, errors.EINVAL):
             raise
@@ -239,9 +242,10 @@ def launch(
     """Start a monitor in `run_directory` (which exists, and is nobody else's) that executes `plan`.
 
     `program` is what `open_program` gave: to make and to drop one costs as much as the rest of a launch, since the
-    kernel waits for all processors when a mount goes. `descriptors` has a descriptor for each name of ``plan.descriptors``; they stay the caller's. With `fault` the
-    monitor kills itself at that point (native/monitor/faults.h). Returns at once: `Session.await_created` and
-    `Session.await_started` say what became of it. Raises `KernelError`.
+    kernel waits for all processors when a mount goes. `descriptors` has a descriptor for each name of
+    ``plan.descriptors``; they stay the caller's. With `fault` the monitor kills itself at that point
+    (native/monitor/faults.h). Returns at once: `Session.await_created` and `Session.await_started` say what became of
+    it. Raises `KernelError`.
     """
     from pyengine.linux.spawn import spawn
 

@@ -140,6 +140,22 @@ def test_the_monitor_cannot_be_written_through_proc_self_exe(
     assert digest() == before
 
 
+def test_the_mount_of_the_program_cannot_be_made_writable_while_an_engine_keeps_it(box: Box) -> None:
+    """A detached mount whose descriptor is open belongs to an anonymous mount namespace, and whoever may mount can
+    change its attributes: a container with CAP_SYS_ADMIN could, through /proc/self/exe."""
+    with monitor.open_program() as program:
+        for flags in (0, calls.AT_RECURSIVE):
+            with pytest.raises(KernelError):
+                calls.mount_setattr(program, clear=1, recursive=bool(flags))
+        with pytest.raises(KernelError):
+            calls.open_tree("", calls.OPEN_TREE_CLONE | calls.AT_EMPTY_PATH, directory=program).close()
+        with pytest.raises(OSError, match="Read-only file system"):
+            overwrite(f"/proc/self/fd/{program.fileno()}")
+        session = monitor.launch(box.plan("helper", "exit", "3"), box.run_directory(), {}, program=program)
+        with session:
+            assert session.wait_exit(10).exit_code == 3
+
+
 def overwrite(path: str) -> None:
     with open(path, "r+b", buffering=0) as file:
         file.write(b"overwritten")
