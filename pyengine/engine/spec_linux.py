@@ -22,10 +22,20 @@ _ALLOW_ALL = oci.DeviceRule(allow=True, access="rwm")
 def user_namespace(
     request: ContainerRequest, facts: EnvironmentFacts
 ) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
-    """The uid and gid map of the user namespace to make; empty for none."""
-    if request.user_namespace and request.user_namespace.mode == "keep-id":
-        if not facts.rootless:
-            raise InvalidValue("user namespace keep-id: root has no id to keep")
+    """The uid and gid map of the user namespace to make; empty for none.
+
+    :raises InvalidValue: for any that root asks for
+    """
+    asked = request.user_namespace
+    if asked is not None and asked.mode == "keep-id" and not facts.rootless:
+        raise InvalidValue("user namespace keep-id: root has no id to keep")
+    if not facts.rootless and (request.uid_map or (asked is not None and asked.mode != "host")):
+        # Whoever is root in there is nobody to the store: neither its directories nor its layers are in reach.
+        raise InvalidValue(
+            "a user namespace in a container of root needs layers that are mapped to its ids, which pyengine cannot do "
+            "yet: run the container as an ordinary user, whose containers always have one"
+        )
+    if asked is not None and asked.mode == "keep-id":
         return keep_id(facts.uid, facts.uid_map), keep_id(facts.gid, facts.gid_map)
     return request.uid_map, request.gid_map
 

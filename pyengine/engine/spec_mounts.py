@@ -97,20 +97,16 @@ def _defaults(
     if not user_namespace:
         return mounts
     # A kernel file system can only be mounted by the owner of the namespace that it shows: what shows the host's
-    # has to be the host's own mount.
+    # has to be the host's own mount. What another container has is mounted, or fails: the host's is not asked for.
     foreign = {
-        "/proc": not _own(request.pid.mode),
-        "/dev/mqueue": not _own(request.ipc.mode),
-        "/sys": not _own(request.net.mode),
-        "/sys/fs/cgroup": not _own(request.cgroup.mode),
+        "/proc": request.pid.mode == "host",
+        "/dev/mqueue": request.ipc.mode == "host",
+        "/sys": request.net.mode == "host",
+        "/sys/fs/cgroup": request.cgroup.mode == "host",
     }
     if foreign["/dev/mqueue"] and not mqueue:
         mounts = [mount for mount in mounts if mount.destination != "/dev/mqueue"]
     return [_host_mount(mount) if foreign.get(mount.destination) else mount for mount in mounts]
-
-
-def _own(mode: str) -> bool:
-    return mode in ("private", "none", "shareable")
 
 
 def _host_mount(mount: Mount) -> Mount:

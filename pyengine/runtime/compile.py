@@ -215,7 +215,8 @@ def _parts(spec: oci.RuntimeSpec) -> tuple[oci.Process, oci.Linux]:
 
 def _root_step(root: RootFilesystem, linux: oci.Linux, *, user_namespace: bool) -> Step:
     if isinstance(root, DirectoryRoot):
-        return BindRoot(root.source, root.target, True)
+        # On itself in a user namespace: there its own place is the only one that has to be in reach.
+        return BindRoot(root.source, root.source if user_namespace else root.target, True)
     if user_namespace and "userxattr" not in root.options.split(","):
         # overlayfs keeps in trusted.* attributes what a layer deletes: unreadable there, so that it would be back.
         raise UnsupportedField(

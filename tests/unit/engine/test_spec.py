@@ -290,8 +290,8 @@ def kinds(**options: Any) -> list[tuple[str, str]]:
 def test_host_namespaces_are_not_listed() -> None:
     assert kinds(pid="host", ipc="host", uts="host", network="host", cgroupns="host") == [("mount", "")]
     assert kinds(pid="ns:/p", network="none")[:2] == [("pid", "/p"), ("network", "")]
-    assert ("user", "") in kinds(uidmap=["0:1000:10"])
-    assert ("user", "/u") in kinds(userns="ns:/u")
+    assert ("user", "") in kinds(facts=USER, uidmap=["0:1000:10"])
+    assert ("user", "/u") in kinds(facts=USER, userns="ns:/u")
 
 
 def test_hostnames() -> None:
@@ -305,7 +305,7 @@ def test_hostnames() -> None:
 
 
 def test_maps() -> None:
-    linux = linux_of(uidmap=["0:1000:10"], gidmap=["0:2000:20"])
+    linux = linux_of(USER, uidmap=["0:1000:10"], gidmap=["0:2000:20"])
     assert linux.uid_mappings == (oci.IdMapping(container_id=0, host_id=1000, size=10),)
     assert linux.gid_mappings == (oci.IdMapping(container_id=0, host_id=2000, size=20),)
 
@@ -318,6 +318,13 @@ def test_keep_id_gives_the_caller_its_number_back() -> None:
     assert keep_id(0, outer) == (IdRange(0, 0, 1), IdRange(1, 1, 65536))
     with pytest.raises(InvalidValue, match="root has no id to keep"):
         spec_of(userns="keep-id")
+
+
+@pytest.mark.parametrize("options", [{"uidmap": ["0:1000:10"]}, {"userns": "ns:/u"}, {"userns": "container:x"}])
+def test_root_is_told_that_its_layers_cannot_be_mapped(options: dict[str, Any]) -> None:
+    """Found on a real kernel: it failed at the first directory of the store that the new root could not enter."""
+    with pytest.raises(InvalidValue, match="needs layers that are mapped to its ids"):
+        spec_of(**options)
 
 
 def test_every_id_of_the_outer_map_is_kept_once() -> None:

@@ -65,7 +65,7 @@ def test_shared_memory() -> None:
 def test_the_terminal_group_is_left_out_where_it_is_not_mapped() -> None:
     assert "gid=5" in mounts_of(USER)["/dev/pts"].options
     assert "gid=5" not in mounts_of(SINGLE)["/dev/pts"].options
-    assert "gid=5" not in mounts_of(uidmap=["0:1000:5"])["/dev/pts"].options
+    assert "gid=5" not in mounts_of(USER, uidmap=["0:1000:5"])["/dev/pts"].options
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,15 @@ def test_a_user_namespace_binds_what_belongs_to_the_host(option: str, destinatio
     assert (bound.type, bound.source) == ("bind", destination)
     assert {"rbind", "rslave", "nosuid", "noexec", "nodev"} <= set(bound.options)
     assert ("ro" in bound.options) == destination.startswith("/sys")
+
+
+@pytest.mark.parametrize("mode", ["container:x", "ns:/n"])
+def test_joined_namespaces_do_not_show_the_hosts_files(mode: str) -> None:
+    """Found on a real kernel: a container with the processes of another one saw all those of the host."""
+    mounts = mounts_of(USER, pid=mode, ipc=mode, network=mode, cgroupns=mode)
+    assert {mounts[path].type for path in ("/proc", "/sys", "/dev/mqueue", "/sys/fs/cgroup")} == {
+        "proc", "sysfs", "mqueue", "cgroup",
+    }  # fmt: skip
 
 
 def test_a_host_without_message_queues_has_none_to_share() -> None:

@@ -224,6 +224,7 @@ def test_a_user_namespace_of_its_own() -> None:
     linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network"}],
              "uidMappings": maps, "gidMappings": maps[:1]}  # fmt: skip
     plan = compile_(spec_of(linux, hostname=""), DirectoryRoot("/b", "/t"))
+    assert p.BindRoot("/b", "/b", True) in plan.steps
     assert plan.settings.uid_map == (0, 1000, 10, 10, 5000, 1)
     assert plan.settings.gid_map == (0, 1000, 10)
     assert plan.settings.namespaces & NEW["user"]
