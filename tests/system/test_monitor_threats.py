@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -66,6 +67,14 @@ def box(helper: Path):
         yield box
 
 
+@pytest.fixture
+def own_program(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that nobody else executes: a busy program refuses to be written for another reason."""
+    copy = box.base / "monitor"
+    shutil.copy(monitor.PROGRAM, copy)
+    monkeypatch.setattr(monitor, "PROGRAM", str(copy))
+
+
 def digest() -> str:
     return hashlib.sha256(Path(monitor.PROGRAM).read_bytes()).hexdigest()
 
@@ -89,7 +98,7 @@ def exec_plan(pidfd_name: str, *argv: str, namespaces: int = NAMESPACES, **optio
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_the_monitor_cannot_be_written_through_proc_self_exe(
-    box: Box, copy: bool, monkeypatch: pytest.MonkeyPatch
+    box: Box, copy: bool, own_program: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CVE-2019-5736, 2019: an image whose command is /proc/self/exe overwrote runc on the host. A container that runs as
     root with all capabilities executes the monitor's program, and others reach it meanwhile."""
@@ -140,7 +149,9 @@ def test_the_monitor_cannot_be_written_through_proc_self_exe(
     assert digest() == before
 
 
-def test_the_mount_of_the_program_cannot_be_made_writable_while_an_engine_keeps_it(box: Box) -> None:
+def test_the_mount_of_the_program_cannot_be_made_writable_while_an_engine_keeps_it(
+    box: Box, own_program: None
+) -> None:
     """A detached mount whose descriptor is open belongs to an anonymous mount namespace, and whoever may mount can
     change its attributes: a container with CAP_SYS_ADMIN could, through /proc/self/exe."""
     with monitor.open_program() as program:
