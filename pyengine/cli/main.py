@@ -6,6 +6,7 @@ runs, and what the command needs when it needs it; ``--help`` reads this table a
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import pyengine
 from pyengine.cli import failures, output
 from pyengine.cli.arguments import normalize
 from pyengine.cli.session import Session
-from pyengine.errors import PyengineError
+from pyengine.errors import InvalidValue, PyengineError
 from pyengine.typing import override
 
 COMMANDS = {
@@ -47,7 +48,10 @@ COMMANDS = {
     "version": ("system", "Show the version"),
     "wait": ("lifecycle", "Wait for containers to end"),
 }
-LOG_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic")
+LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fatal": 50, "panic": 50}
+"""podman's words, and the levels of Python's logging that they mean."""
+
+_SILENT = 30  # what logging does without being set up, which costs 5 ms
 
 
 class Root(click.Group):
@@ -104,11 +108,15 @@ class Root(click.Group):
         """Run a command line; returns the exit code."""
         session = obj or Session()
         try:
+            _check_text(args)
             with self.make_context(name, args, obj=session) as ctx:
                 code = self.invoke(ctx)
             sys.stdout.flush()
         except click.exceptions.Exit as done:
             return done.exit_code
+        except click.exceptions.NoArgsIsHelpError as help:
+            output.line(help.format_message())
+            return 0
         except click.UsageError as error:
             _report_usage(error)
         except click.ClickException as error:
@@ -128,6 +136,15 @@ class Root(click.Group):
         else:
             return code if isinstance(code, int) else 0
         return failures.ENGINE_ERROR
+
+
+def _check_text(args: Sequence[str]) -> None:
+    """Raise `InvalidValue` for arguments that are not UTF-8: the documents of OCI are JSON, which cannot hold them."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue(f"the argument {os.fsencode(arg)[:100]!r} is not UTF-8") from None
 
 
 def _report_usage(error: click.UsageError) -> None:
@@ -160,10 +177,10 @@ def _root_command(ctx: click.Context, root: str | None, runroot: str | None, log
     session = ctx.obj
     session.root, session.run_root = root, runroot
     session.debug = log_level == "debug"
-    if log_level in ("debug", "info"):
+    if LOG_LEVELS[log_level] != _SILENT:
         import logging
 
-        logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(level=LOG_LEVELS[log_level], format="%(levelname)s %(name)s: %(message)s")
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -183,7 +200,7 @@ cli = Root(
         click.Option(["--runroot"], metavar="DIR", help="Directory of what does not survive a reboot"),
         click.Option(
             ["--log-level"],
-            type=click.Choice(LOG_LEVELS),
+            type=click.Choice(list(LOG_LEVELS)),
             default="warn",
             metavar="LEVEL",
             help="debug, info, warn (default) or error; debug shows where an error came from",
@@ -202,4 +219,7 @@ cli = Root(
 
 def main() -> NoReturn:
     """What the ``pyengine`` script calls."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label may hold what this terminal's encoding cannot
     cli.main()

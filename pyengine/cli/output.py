@@ -15,6 +15,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u206
 _CONTROL_IN_TEXT = re.compile(_CONTROL.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
 
 
+_GAP = 3  # blanks between the columns of a table on a terminal
+
+
 def visible(text: str, *, lines: bool = False) -> str:
     """The text with control characters, and those that reverse the direction of writing, written as escapes.
 
@@ -81,15 +84,18 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _print_rich_table(headings: Sequence[str], rows: Sequence[Sequence[str]], heading: bool) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    # A line that is too long goes on in the next one, as in podman: it can be copied, and folded cells cannot.
+    natural = sum(max(map(cell_len, column)) + _GAP for column in zip(headings, *rows, strict=True))
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=heading)
+    console.width = max(console.width, natural)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=heading)
     for name in headings:
-        # an ID or a name that is cut cannot be copied: better a line that is folded
-        table.add_column(name, overflow="fold", no_wrap=name.endswith("ID"))
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -113,8 +119,8 @@ def print_records(
         return
     word, _, rest = format.partition(" ")
     template = parse_template(rest.strip() if word == "table" else format, aliases)
-    lines = [template.render(record) for record in records]
     if word == "table":
-        print_table(template.headings(headings).split("\t"), [text.split("\t") for text in lines], heading=heading)
+        rows = [template.render(record, visible).split("\t") for record in records]
+        print_table(template.headings(headings).split("\t"), rows, heading=heading)
     else:
-        write("".join(f"{visible(text, lines=True)}\n" for text in lines))
+        write("".join(f"{visible(template.render(record), lines=True)}\n" for record in records))

@@ -47,9 +47,9 @@ class Template:
     parts: tuple[str | Action, ...]
     aliases: Mapping[str, str]
 
-    def render(self, record: Mapping[str, Value]) -> str:
-        """The text for one record. `InvalidValue` when it has no such field."""
-        return "".join(part if isinstance(part, str) else self._evaluate(part, record) for part in self.parts)
+    def render(self, record: Mapping[str, Value], escape: Callable[[str], str] = str) -> str:
+        """The text for one record, its values as `escape` makes them. `InvalidValue` when it has no such field."""
+        return "".join(part if isinstance(part, str) else escape(self._evaluate(part, record)) for part in self.parts)
 
     def headings(self, names: Mapping[str, str]) -> str:
         """The line above a table: every field's heading in the place of its value."""

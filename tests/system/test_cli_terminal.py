@@ -124,10 +124,13 @@ def test_output_is_sent_without_a_terminal_as_it_is(cli: Cli, image: str) -> Non
 
 def test_tables_are_for_people_on_a_terminal_and_for_programs_in_a_pipe(cli: Cli, image: str) -> None:
     cli.out("create", "--name=box", image, "true")
-    with cli.terminal("ps", "-a", columns=200) as terminal:
-        assert terminal.wait() == 0
-        assert b"\x1b[" in terminal.seen
-        assert b"box" in terminal.seen
+    for columns in (200, 40):
+        with cli.terminal("ps", "-a", columns=columns) as terminal:
+            assert terminal.wait() == 0
+            heading, row = terminal.seen.splitlines()
+            assert b"\x1b[1m" in heading
+            assert row.split()[-1] == b"box"  # in one line, however long, that can be copied
+            assert image.encode() in row
     assert "\x1b" not in cli.out("ps", "-a")
 
 

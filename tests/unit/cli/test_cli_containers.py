@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 
+import click
 import pytest
 from fake_engine import SECOND, Config, Engine, Line, State, wrong_state
 
+from pyengine.cli.main import COMMANDS, cli
 from pyengine.errors import AmbiguousName, CannotEnforce, InUse, InvalidValue
 
 NOW = time.time_ns()
@@ -454,3 +456,29 @@ def test_config_of_the_fake_is_that_of_the_engine() -> None:
     from pyengine.engine.config import ContainerConfig
 
     assert {field.name for field in fields(Config)} <= set(ContainerConfig.__struct_fields__)
+
+
+def test_without_arguments_there_is_help(engine: Engine) -> None:
+    result = engine.run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Usage: ")
+    assert "  ps       List containers" in result.stdout
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_every_flag(engine: Engine, name: str) -> None:
+    result = engine.run(name, "--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0].split()[2] == name
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.help, param.name
+            assert all(option in result.stdout for option in param.opts)
+
+
+def test_what_is_not_text_is_refused(engine: Engine) -> None:
+    result = engine.run("run", "img", "echo", "\udcff")
+    assert (result.exit_code, result.stderr) == (125, "Error: the argument b'\\xff' is not UTF-8\n")
+    assert not engine.containers.created

@@ -76,6 +76,8 @@ def test_records_are_shown_as_the_format_says(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "1:x\n22:y\\x07\n"
     output.print_records(records, r"table {{.Id}}\t{{.Name}}", headings={"Id": "THE ID"})
     assert capsys.readouterr().out == "THE ID  NAME\n1       x\n22      y\\x07\n"
+    output.print_records([{"Id": "a\tb\nc"}], r"table {{.Id}}\t{{.Id}}", headings={}, heading=False)
+    assert capsys.readouterr().out == "a\\tb\\nc  a\\tb\\nc\n"
     output.print_records(records, "json", headings={})
     assert json.loads(capsys.readouterr().out) == records
     output.print_records(records, "json", documents=[{"a": 1}], headings={})
