@@ -1,7 +1,9 @@
 """The mounts of a container: defaults, what is asked for on top, and what a user namespace does not allow.
 
 Source of the defaults: containers.md §7, with these differences: /dev/shm is a tmpfs of the container's own, since
-mounts live in the container; the cgroup namespace is private, so /sys/fs/cgroup shows only the container's group.
+mounts live in the container, also where it joins the IPC namespace of another one, whose queues, semaphores and
+segments it then has, but not its /dev/shm; the cgroup namespace is private, so /sys/fs/cgroup shows one group only;
+what is mounted on a bound directory of the host is read-only with it.
 """
 
 from __future__ import annotations

@@ -161,3 +161,16 @@ def test_id_ranges() -> None:
 
 def test_the_largest_id_has_a_sign_to_spare() -> None:
     assert values.LARGEST_ID == 2**31 - 1
+
+
+@given(
+    st.lists(st.text(alphabet="AB=* #\n\0", max_size=6), max_size=4),
+    st.dictionaries(st.sampled_from(["A", "AB"]), st.just("v")),
+)
+def test_variables_have_names_or_are_refused(items: list[str], environment: dict[str, str]) -> None:
+    for parse in (lambda: parse_env(items, environment), lambda: parse_env_file("\n".join(items), environment)):
+        try:
+            found = parse()
+        except InvalidValue:
+            continue
+        assert all(name and "=" not in name and not set(name) & set(" \t\n") for name in found)
