@@ -6,12 +6,14 @@ What is read from the machine comes as `Surroundings`; the documents themselves 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyengine.engine.inspect_host import host_config, namespace_mode, user_mounts
+from pyengine.errors import KernelError
 from pyengine.oci.time import rfc3339
 
 if TYPE_CHECKING:
@@ -67,9 +69,7 @@ def inspect_container(engine: Engine, config: ContainerConfig, size: bool) -> JS
     directory = engine.layout.container(config.id)
     size_rw = size_rootfs = 0
     if size and config.layers:
-        from pyengine.engine.usage import allocated_bytes
-
-        size_rw = allocated_bytes(f"{directory}/upper")
+        size_rw = _written_bytes(engine, f"{directory}/upper")
         size_rootfs = sum(layer.size for layer in engine.store.layers.chain(config.layers[0]))
     return container_document(
         config,
@@ -85,6 +85,18 @@ def inspect_container(engine: Engine, config: ContainerConfig, size: bool) -> JS
             device_path=_device_path,
         ),
     )
+
+
+def _written_bytes(engine: Engine, upper: str) -> int:
+    from pyengine.engine import usage
+
+    try:
+        return usage.allocated_bytes(upper)
+    except KernelError as error:
+        if error.errno != errno.EACCES or not engine.rootless:
+            raise
+        with engine.open_user_namespace() as namespace:  # another user of the container has closed a directory
+            return usage.allocated_bytes_inside(upper, namespace)
 
 
 def _bound_files(run: str) -> dict[str, str]:

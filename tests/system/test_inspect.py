@@ -56,6 +56,14 @@ def test_the_size_is_what_the_container_wrote(engine: Engine, image: str) -> Non
     assert full["SizeRootFs"] == engine.images.get(image).record.layers[0].size
 
 
+def test_the_size_counts_what_other_users_of_the_container_have_closed(engine: Engine, image: str) -> None:
+    script = "mkdir -m 700 /tmp/mine; dd if=/dev/zero of=/tmp/mine/file bs=65536 count=16"
+    box = engine.containers.create(image, ["sh", "-c", script], user="ann")
+    box.start()
+    assert box.wait(timeout=10) == 0
+    assert box.inspect(size=True)["SizeRw"] >= 16 * 65536
+
+
 def test_capabilities_and_limits_are_what_the_kernel_says(engine: Engine, image: str) -> None:
     with engine.containers.create(image, LOOP, cap_drop=["ALL"], cap_add=["chown"], ulimit=["nofile=64:128"]) as box:
         box.start()
