@@ -78,7 +78,7 @@ def make_mappings(ranges: tuple[IdRange, ...]) -> tuple[oci.IdMapping, ...]:
 
 def find_devices(request: ContainerRequest, facts: EnvironmentFacts) -> dict[str, HostDevice]:
     """Path in the container → node of the host: what was asked for, with ``privileged`` all there are."""
-    nodes = {}
+    nodes: dict[str, HostDevice] = {}
     if request.privileged:
         nodes |= {device.path: device for device in facts.host_devices if device.path not in _OF_EACH_CONTAINER}
     for asked in request.devices:
