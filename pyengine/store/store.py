@@ -7,6 +7,8 @@ from types import TracebackType
 
 from pyengine.errors import KernelError, StoreError
 from pyengine.linux.faults import fault
+from pyengine.linux.trees import remove_tree
+from pyengine.linux.trees import remove_tree
 from pyengine.store import work
 from pyengine.store.blobs import LAYOUT, Blobs
 from pyengine.store.containers import Containers
@@ -76,7 +78,7 @@ class Store:
                 self.images.rewrite_index(directory)
             for path, _ in found:
                 fault("work-sweep")
-                work.remove_tree(path)
+                remove_tree(path)
         finally:
             for _, fd in found:
                 os.close(fd)
