@@ -17,7 +17,7 @@ class Reason(NamedTuple):
 
 REASONS: dict[type[plan.Step], Reason] = {
     plan.JoinNamespace: Reason(
-        "It exists already and belongs to somebody else. Joining comes first: it gives the rights for what follows.",
+        "It is there already, and others live in it. Joining comes first: it gives the rights for what follows.",
         "setns(2)",
     ),
     plan.UnshareCgroup: Reason(

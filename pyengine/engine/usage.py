@@ -118,6 +118,7 @@ def main(path: str) -> None:
     """The other process of `allocated_bytes_inside`: writes a JSON object to stdout."""
     from pyengine.engine.wire import error_to_json
 
+    answer: dict[str, object]
     try:
         answer = {"bytes": allocated_bytes(path)}
     except PyengineError as error:
