@@ -81,7 +81,7 @@ def test_a_disk_without_inodes_is_one_error(tmp_path: Path, disk: Path) -> None:
     path.write_bytes(docker_archive([([], [archive(*(file(f"f{n}", b"") for n in range(300)))])]))
     with Store(disk / "root", disk / "run") as store:
         before = state(store)
-        with pytest.raises(KernelError, match="unpack 'f.*No space left on device .*or out of inodes"):
+        with pytest.raises(KernelError, match=r"unpack 'f.*No space left on device .*or out of inodes"):
             load(store, path)
         assert state(store) == before
 

@@ -289,7 +289,7 @@ def test_with_a_single_id_owners_are_not_applied(tmp_path: Path) -> None:
 def test_a_read_only_store_is_the_kernels_error(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
     try:
-        with pytest.raises(KernelError, match="make the directory .*: Read-only file system"):
+        with pytest.raises(KernelError, match=r"make the directory .*: Read-only file system"):
             Store(tmp_path / "root", tmp_path / "run")
     finally:
         subprocess.run(["umount", tmp_path], check=True)
