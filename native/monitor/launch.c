@@ -86,6 +86,21 @@ static void begin(int mapped)
 	_exit(1);
 }
 
+/* Where cgroup namespaces delegate (the nsdelegate of cgroup2, which systemd mounts), no process gets across the border
+ * of its own: from inside of the joined one, our group is out of sight and the clone gets ENOENT. Then the process in
+ * between is made in the group already, and costs one of its pids for a moment. */
+static bool joins_cgroup(void)
+{
+	const char *cursor = monitor.plan.steps;
+	struct record step;
+
+	for (int number = 1; number <= monitor.plan.joins; number++)
+		if (plan_next(&cursor, monitor.plan.end, &step) == 0 &&
+		    (step.fields[JOIN_NAMESPACE_NAMESPACES].number & CLONE_NEWCGROUP) != 0)
+			return true;
+	return false;
+}
+
 static pid_t clone_container(int proc, bool between)
 {
 	uint64_t namespaces = (uint64_t)monitor.settings[SETTINGS_NAMESPACES].number;
@@ -98,7 +113,7 @@ static pid_t clone_container(int proc, bool between)
 		arguments.flags |= CLONE_PARENT;
 		arguments.exit_signal = 0; /* it is that of the process in between */
 	}
-	if (monitor.cgroup >= 0) {
+	if (monitor.cgroup >= 0 && !(between && joins_cgroup())) {
 		arguments.flags |= CLONE_INTO_CGROUP_64;
 		arguments.cgroup = (uint64_t)monitor.cgroup;
 	}
@@ -200,6 +215,10 @@ int launch_container(void)
 	if (monitor.plan.joins > 0) {
 		struct clone_arguments arguments = {.exit_signal = SIGCHLD};
 
+		if (monitor.cgroup >= 0 && joins_cgroup()) {
+			arguments.flags = CLONE_INTO_CGROUP_64;
+			arguments.cgroup = (uint64_t)monitor.cgroup;
+		}
 		pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
 		if (pid == 0)
 			join_and_clone(proc);
