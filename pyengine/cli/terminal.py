@@ -103,6 +103,8 @@ def foreground(
     without it they end this process.
     """
     input = stdin_or_none() if stdin else None
+    if stdin and input is None:
+        attachment.close_stdin()  # there is nothing to read here, so there is nothing to wait for there
     terminal = tty and input is not None and os.isatty(input)
 
     def proxy(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

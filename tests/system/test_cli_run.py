@@ -63,6 +63,44 @@ def test_stdin_goes_in_only_when_asked_for(cli: Cli, image: str) -> None:
     assert cli.out("run", "--rm", image, "cat", input=b"hello\n") == ""
 
 
+def test_a_closed_stdin_is_an_empty_one(cli: Cli, image: str) -> None:
+    script = '"$@" <&-'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *cli.prefix, "run", "--rm", "-i", image, "cat"], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("args", [["wait", "box"], ["logs", "-f", "box"], ["attach", "--sig-proxy=false", "box"]])
+def test_ctrl_c_ends_what_waits_without_a_word(cli: Cli, engine: Engine, image: str, args: list[str]) -> None:
+    cli.out("run", "-d", "--name=box", image, "sh", "-c", "while :; do echo x; sleep 0.05; done")
+    with cli.start(*args) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if args[0] == "wait":
+            assert eventually(lambda: _has_a_socket(process.pid))
+        else:
+            assert process.stdout.readline() == b"x\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b""
+    assert engine.containers.get("box").status == "running"
+
+
+def _has_a_socket(pid: int) -> bool:
+    """Whether it is connected to a monitor."""
+    directory = f"/proc/{pid}/fd"
+    return any(os.readlink(f"{directory}/{name}").startswith("socket:") for name in os.listdir(directory) if name > "2")
+
+
+def test_replace_takes_the_name_over(cli: Cli, image: str) -> None:
+    first = cli.out("run", "-d", "--name=box", image, "sleep", "1000")
+    assert cli("create", "--name=box", image).returncode == 125
+    second = cli.out("create", "--replace", "--name=box", image)
+    assert second != first
+    assert cli.out("ps", "-aq", "--no-trunc") == second
+
+
 def test_much_goes_through_both_ways_at_once(cli: Cli, image: str) -> None:
     data = os.urandom(1 << 20) * 8
     done = cli("run", "--rm", "-i", image, "cat", input=data)

@@ -72,6 +72,7 @@ COMMANDS = {
             switch("--size", "-s", help="With the sizes of containers"),
             value(
                 "--type",
+                "-t",
                 type=click.Choice(["all", "container", "image"]),
                 default="all",
                 metavar="TYPE",

@@ -14,7 +14,7 @@ from pyengine.cli.commands.streams import detach_keys_option, sig_proxy_option, 
 from pyengine.cli.container_options import container_options, engine_options
 from pyengine.cli.files import id_file, write_pid_file
 from pyengine.cli.session import Session
-from pyengine.errors import ContainerNotFound, InvalidValue
+from pyengine.errors import ContainerNotFound, InvalidValue, NameInUse
 
 if TYPE_CHECKING:
     from pyengine.engine.container import Container
@@ -35,10 +35,10 @@ def split(names: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.pass_obj
-def create(session: Session, /, *, names: tuple[str, ...], cidfile: str, **values: Any) -> int:
+def create(session: Session, /, *, names: tuple[str, ...], cidfile: str, replace: bool, **values: Any) -> int:
     options = split(names, engine_options(values))
     with session.engine() as engine:
-        output.line(_create(engine, options, cidfile).id)
+        output.line(_create(engine, options, cidfile, replace).id)
     return 0
 
 
@@ -49,31 +49,32 @@ def run(
     *,
     names: tuple[str, ...],
     cidfile: str,
+    replace: bool,
     pidfile: str,
     detach: bool,
     detach_keys: str,
     sig_proxy: bool,
     **values: Any,
 ) -> int:
+    from pyengine.cli.terminal import ending_raises, handlers
+
     options = split(names, engine_options(values))
     interactive = bool(options.get("interactive"))
-    with session.engine() as engine:
-        container = _create(engine, options, cidfile)
-        try:
-            if detach:
-                container.start()
-                attachment = None
-            else:
-                attachment = container.start_attached(stdin=interactive)
-        except BaseException:
-            # also for Ctrl-C in between: whoever asked for --rm has no ID by which to remove it
-            if container.config.auto_remove:
-                with suppress(ContainerNotFound):
-                    container.remove(force=True)
-            raise
+    with session.engine() as engine, handlers(ending_raises()):
+        container = _create(engine, options, cidfile, replace)
         with ExitStack() as stack:
-            if attachment is not None:
-                stack.enter_context(attachment)
+            try:
+                if detach:
+                    container.start()
+                    attachment = None
+                else:
+                    attachment = stack.enter_context(container.start_attached(stdin=interactive))
+            except BaseException:
+                # also for a Ctrl-C in between: whoever asked for --rm has no ID by which to remove it
+                if container.config.auto_remove:
+                    with suppress(ContainerNotFound):
+                        container.remove(force=True)
+                raise
             if pidfile:
                 write_pid_file(pidfile, container.state().pid)
             if attachment is None:
@@ -82,20 +83,41 @@ def run(
             return stay(container, attachment, interactive, sig_proxy, detach_keys)
 
 
-def _create(engine: Engine, options: dict[str, Any], cidfile: str) -> Container:
+def _create(engine: Engine, options: dict[str, Any], cidfile: str, replace: bool) -> Container:
     if not cidfile:
-        return engine.containers.create(**options)
+        return _create_or_replace(engine, options, replace)
     with id_file(cidfile) as file:
-        container = engine.containers.create(**options)
+        container = _create_or_replace(engine, options, replace)
         file.write(container.id)
     return container
+
+
+def _create_or_replace(engine: Engine, options: dict[str, Any], replace: bool) -> Container:
+    if not replace:
+        return engine.containers.create(**options)
+    if "name" not in options:
+        raise InvalidValue("--replace needs --name: it says which container is to be replaced")
+    try:
+        return engine.containers.create(**options)
+    except NameInUse as error:
+        with suppress(ContainerNotFound):
+            engine.containers.get(error.owner).remove(force=True)
+        return engine.containers.create(**options)
 
 
 _WORDS = "IMAGE [COMMAND [ARG...]]"
 
 
-def _cidfile() -> click.Option:
-    return value("--cidfile", default="", metavar="FILE", help="Write the container's ID to this new file")
+def _creation_options() -> list[click.Option]:
+    return [
+        *container_options(),
+        value("--cidfile", default="", metavar="FILE", help="Write the container's ID to this new file"),
+        switch("--replace", help="Remove a container of the same name first"),
+    ]
+
+
+def _sorted(options: list[click.Option]) -> list[click.Option]:
+    return sorted(options, key=lambda option: max(option.opts, key=len))
 
 
 COMMANDS = {
@@ -106,16 +128,14 @@ COMMANDS = {
         interspersed=False,
         help_names=("--help",),
         params=[
-            *sorted(
+            *_sorted(
                 [
-                    *container_options(),
-                    _cidfile(),
+                    *_creation_options(),
                     switch("--detach", "-d", help="Leave it running and print its ID"),
                     detach_keys_option(),
                     value("--pidfile", default="", metavar="FILE", help="Write the process ID of its command to this"),
                     sig_proxy_option(),
-                ],
-                key=lambda option: max(option.opts, key=len),
+                ]
             ),
             words("names", metavar=_WORDS),
         ],
@@ -126,6 +146,6 @@ COMMANDS = {
         help="Create a container, to be started later, and print its ID.",
         interspersed=False,
         help_names=("--help",),
-        params=[*container_options(), _cidfile(), words("names", metavar=_WORDS)],
+        params=[*_sorted(_creation_options()), words("names", metavar=_WORDS)],
     ),
 }

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pyengine.cli.main import cli
 from pyengine.cli.session import Session
-from pyengine.errors import ContainerNotFound, ImageNotFound, InvalidState, PyengineError
+from pyengine.errors import ContainerNotFound, ImageNotFound, InvalidState, NameInUse, PyengineError
 
 SECOND = 10**9
 
@@ -104,6 +104,8 @@ class Container:
 
         def method(*arguments: Any, **named: Any) -> Any:
             self._note(name, *arguments, *named.values())
+            if name == "remove":
+                self.engine.containers.all.remove(self)
             return self.now.exit_code if name == "wait" else None
 
         return method
@@ -185,6 +187,9 @@ class Containers:
         self.created.append(options)
         if self.error:
             raise self.error
+        for other in self.all:
+            if other.name == options.get("name"):
+                raise NameInUse(other.name, other.id)
         settings = {
             "config": Config(
                 tty=options.get("tty", False),

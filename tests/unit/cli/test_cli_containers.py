@@ -74,9 +74,10 @@ def test_all_means_those_that_can_be_meant(engine: Engine) -> None:
     assert done("pause", "--all") == {"r"}
     assert done("unpause", "-a") == {"p"}
     assert done("stop", "-a") == {"r"}
-    assert done("rm", "-fa") == {"r", "p", "e", "c"}
     assert done("restart", "--running") == {"r"}
     assert done("start", "--all") == {"e", "c"}
+    assert done("rm", "-fa") == {"r", "p", "e", "c"}
+    assert engine.containers.all == []
 
 
 def test_latest_is_the_one_that_was_created_last(engine: Engine) -> None:

@@ -320,6 +320,36 @@ def test_an_id_file_goes_with_a_container_that_could_not_be_made(engine: Engine,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_replace_removes_the_one_that_had_the_name(engine: Engine) -> None:
+    engine.add("box", "running")
+    engine.add("other")
+    assert engine.run("create", "--replace", "--name=box", "img").exit_code == 0
+    assert engine.calls == [("box", "remove", True)]
+    assert [container.name for container in engine.containers.all] == ["other", "box"]
+    assert engine.run("run", "--replace", "--name=new", "img").exit_code == 0
+    assert engine.calls[1:] == [("new", "start_attached", False)]
+    assert engine.run("create", "--name=box", "img").exit_code == 125
+    result = engine.run("create", "--replace", "img")
+    assert (result.exit_code, result.stderr) == (
+        125,
+        "Error: --replace needs --name: it says which container is to be replaced\n",
+    )
+
+
+@pytest.mark.parametrize("flags", [[], ["-d"]])
+def test_a_signal_during_the_start_unwinds_it(engine: Engine, flags: list[str]) -> None:
+    class Slow(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            if name in ("start", "start_attached"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return False
+
+    engine.containers.next = {"errors": Slow()}
+    result = engine.run("run", "--rm", *flags, "img")
+    assert (result.exit_code, result.output) == (143, "")
+    assert engine.calls[-1] == ("made_up", "remove", True)
+
+
 # --- signals
 
 
