@@ -45,6 +45,7 @@ class ContainerConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=T
     restart: str = "no"
     restart_retries: int = 0
     auto_remove: bool = False
+    volatile: bool = False  # what it writes need not survive a crash of the machine, since it is to be removed anyway
     die_with_parent: bool = False
     umask: int = -1  # -1: as it comes
     cgroup_parent: str = ""

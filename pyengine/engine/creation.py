@@ -11,6 +11,7 @@ from pyengine.engine.config import ContainerConfig
 from pyengine.engine.names import new_id, random_name
 from pyengine.engine.request import ContainerRequest, NamespaceRequest
 from pyengine.engine.spec import make_spec
+from pyengine.engine.spec_process import merge
 from pyengine.errors import InvalidValue, NameInUse
 from pyengine.linux.faults import declare, fault
 from pyengine.oci import runtime as oci
@@ -20,18 +21,17 @@ if TYPE_CHECKING:
     from pyengine.store.images import Image
 
 FAULTS = declare("container-create-written", "container-create-placed", "container-create-added")
-_SIGTERM = 15
 
 
-def create(engine: Engine, request: ContainerRequest) -> ContainerConfig:
-    """Make a container; it is ``configured`` then.
+def create(engine: Engine, request: ContainerRequest, *, ephemeral: bool = False) -> ContainerConfig:
+    """Make a container; it is ``configured`` then. ``ephemeral``: it is removed as soon as it ends.
 
     Raises `ImageNotFound`, `NameInUse`, `InvalidValue` for what does not fit the image or the machine. Nothing is left
     behind when it fails.
     """
     id = new_id()
     image = engine.store.images.find(request.image) if request.image else None
-    config, spec = prepare(engine, request, id, image)
+    config, spec = prepare(engine, request, id, image, ephemeral=ephemeral)
     if request.rootfs and not os.path.isdir(request.rootfs):
         raise InvalidValue(f"root file system {request.rootfs}: no such directory on this host")
     staged = engine.work.new_path("container")
@@ -82,19 +82,14 @@ def _add(engine: Engine, request: ContainerRequest, config: ContainerConfig, sta
 
 
 def prepare(
-    engine: Engine, request: ContainerRequest, id: str, image: Image | None
+    engine: Engine, request: ContainerRequest, id: str, image: Image | None, *, ephemeral: bool = False
 ) -> tuple[ContainerConfig, oci.RuntimeSpec]:
     """The documents of a container that would be created; touches nothing."""
     defaults = image.decode_config().config if image is not None else None
     facts = machine.for_request(engine.facts, request)
     spec = make_spec(request, defaults, facts, id=id, root="root", cgroup=engine.cgroups.path_of(request, id))
     assert spec.process is not None
-    entrypoint = request.entrypoint
-    if entrypoint is None:
-        entrypoint = tuple(defaults.entrypoint or ()) if defaults is not None else ()
-    command = request.command
-    if not command and request.entrypoint is None and defaults is not None:
-        command = tuple(defaults.cmd or ())
+    merged = merge(request, defaults, facts)
     security = [*(["no-new-privileges"] if request.no_new_privileges else [])]
     if request.seccomp:
         security.append(f"seccomp={request.seccomp}")
@@ -107,13 +102,13 @@ def prepare(
         image_name=(image.names[0] if image.names else image.id) if image is not None else "",
         layers=tuple(layer.n for layer in reversed(image.layers)) if image is not None else (),
         rootfs=request.rootfs,
-        command=command,
-        entrypoint=entrypoint,
-        user=request.user or (defaults.user if defaults is not None else ""),
+        command=merged.command,
+        entrypoint=merged.entrypoint,
+        user=merged.user,
         groups=request.group_add,
         workdir=spec.process.cwd,
         hostname=spec.hostname,
-        labels={**((defaults.labels or {}) if defaults is not None else {}), **request.labels},
+        labels=merged.labels,
         tty=request.tty,
         stdin=request.interactive,
         privileged=request.privileged,
@@ -127,21 +122,18 @@ def prepare(
         log_driver=request.log.driver,
         log_path="" if request.log.driver == "none" else log_path,
         log_max_size=request.log.max_size,
-        stop_signal=request.stop_signal or _image_signal(defaults.stop_signal if defaults is not None else ""),
+        log_max_files=request.log.max_files,
+        stop_signal=merged.stop_signal,
         stop_timeout=request.stop_timeout,
         restart=request.restart.name,
         restart_retries=request.restart.retries,
         auto_remove=request.auto_remove,
+        die_with_parent=request.die_with_parent,
+        volatile=request.restart.name == "no" and (request.auto_remove or ephemeral),
         umask=-1 if request.umask is None else request.umask,
         cgroup_parent=request.cgroup_parent,
     )
     return config, spec
-
-
-def _image_signal(text: str | None) -> int:
-    from pyengine.linux.signals import parse_signal
-
-    return parse_signal(text) if text else _SIGTERM
 
 
 def _joined(engine: Engine, request: ContainerRequest) -> dict[str, str]:

@@ -176,7 +176,7 @@ def _launch(
             env=request.env,
             workdir=request.workdir,
             terminal=request.tty,
-            privileged=engine.facts.capabilities if request.privileged else (),
+            privileged=engine.facts.capabilities if request.privileged or config.privileged else (),
             cap_add=config.cap_add,
         ),
         launch.compiler_facts(engine),

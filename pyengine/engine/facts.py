@@ -51,6 +51,7 @@ def gather(
     return EnvironmentFacts(
         capabilities=capabilities.names(granted),
         rootless=rootless,
+        mqueue=os.path.ismount("/dev/mqueue"),
         rlimits=limits,
         raise_limits=not rootless and "CAP_SYS_RESOURCE" in capabilities.names(sets.effective),
         max_files=max_files,

@@ -106,7 +106,7 @@ def join_user_namespace() -> JoinNamespace:
 def compiler_facts(engine: Engine) -> Facts:
     """What the compiler has to know of this machine."""
     return Facts(
-        make_devices=not engine.rootless,
+        make_devices=not engine.rootless and "CAP_MKNOD" in engine.facts.capabilities,
         set_groups=not engine.rootless or not engine.user_namespace().single_id,
         last_capability=engine.last_capability,
     )
@@ -122,7 +122,8 @@ def _root(engine: Engine, config: ContainerConfig) -> RootFilesystem:
         upper=f"{own}/upper",
         work=f"{own}/work",
         target=engine.layout.mount_point,
-        options="userxattr" if engine.rootless else "",
+        # Without volatile the kernel writes out the whole file system of the store whenever a container ends.
+        options=",".join(["userxattr"] * engine.rootless + ["volatile"] * config.volatile),
     )
 
 
@@ -178,6 +179,9 @@ def launch(
     with ExitStack() as undo, ExitStack() as held:
         run = engine.layout.run(config.id)
         _make_run_directory(engine, config, run)
+        if config.volatile:
+            # Overlayfs refuses what it mounted as volatile before; here it is only the same container again.
+            engine.remove_tree(f"{engine.layout.container(config.id)}/work/work")
         undo.callback(engine.remove_tree, run)
         fault("container-start-directory")
         group = engine.cgroups.create(config, spec)
