@@ -8,7 +8,6 @@ from types import TracebackType
 from pyengine.errors import KernelError, StoreError
 from pyengine.linux.faults import fault
 from pyengine.linux.trees import remove_tree
-from pyengine.linux.trees import remove_tree
 from pyengine.store import work
 from pyengine.store.blobs import LAYOUT, Blobs
 from pyengine.store.containers import Containers
