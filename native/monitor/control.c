@@ -182,10 +182,17 @@ void control_receive(int index)
 static void ctl_line(const char *line)
 {
 	struct winsize size = {0};
-	int kind, rows, columns;
+	long numbers[3], kind, rows, columns;
+	char *end;
 
-	if (sscanf(line, "%d %d %d", &kind, &rows, &columns) != 3)
-		return;
+	for (int i = 0; i < 3; i++, line = end) {
+		numbers[i] = strtol(line, &end, 10);
+		if (end == line)
+			return;
+	}
+	kind = numbers[0];
+	rows = numbers[1];
+	columns = numbers[2];
 	if (kind == 2)
 		log_reopen();
 	if (kind != 1 || rows < 0 || rows > 0xffff || columns < 0 || columns > 0xffff)

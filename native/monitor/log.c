@@ -18,9 +18,9 @@ static struct {
 	int64_t size;
 	struct iovec parts[LOG_PARTS];
 	int next, count;
-	char full[64], partial[64]; /* the prefixes of the chunk under way */
+	char full[128], partial[128]; /* the prefixes of the chunk under way */
 	size_t prefix_length;
-} file = {.fd = -1};
+} file; /* of a static program: no initial value, so that it is not part of the file either */
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE 2
@@ -33,6 +33,7 @@ int log_open(void)
 	const char *path = monitor.settings[SETTINGS_LOG_PATH].data;
 	struct stat status;
 
+	file.fd = -1;
 	if (path[0] == 0)
 		return 0;
 	file.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -91,17 +92,32 @@ static void rotate(void)
 	file.size = 0;
 }
 
+/* The civil date of a day since 1970 in the proleptic Gregorian calendar, by eras of 400 years that begin in March. */
+static void format_second(char *text, size_t size, time_t time)
+{
+	int64_t days = time / 86400, second = time % 86400, era, day, year, index;
+
+	days += 719468; /* from 0000-03-01 to 1970-01-01 */
+	era = days / 146097;
+	day = days % 146097;
+	year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+	day -= 365 * year + year / 4 - year / 100;
+	index = (5 * day + 2) / 153; /* the month, from March */
+	day = day - (153 * index + 2) / 5 + 1;
+	year += era * 400 + (index >= 10);
+	snprintf(text, size, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, (int)(index < 10 ? index + 3 : index - 9), (int)day,
+		 (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60));
+}
+
 static size_t format_time(char *text, size_t size)
 {
 	static time_t known = -1;
-	static char second[32];
+	static char second[80];
 	struct timespec now;
-	struct tm parts;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (now.tv_sec != known) {
-		gmtime_r(&now.tv_sec, &parts);
-		strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &parts);
+		format_second(second, sizeof(second), now.tv_sec);
 		known = now.tv_sec;
 	}
 	return (size_t)snprintf(text, size, "%s.%09ld+00:00 %s F ", second, now.tv_nsec,

@@ -164,7 +164,7 @@ int main(int argc, char **argv)
 		return 2; /* not started by an engine */
 	monitor.controls[0] = LEASE;
 	fcntl(LEASE, F_SETFD, FD_CLOEXEC);
-	close(RUN_DIRECTORY);
+	fcntl(RUN_DIRECTORY, F_SETFD, FD_CLOEXEC); /* kept: the engine's lock on it is ours as long as we live */
 	sys_close_range(RUN_DIRECTORY + 1, FIRST_DESCRIPTOR - 1, 0);
 	open_nothing();
 	set_up_process();

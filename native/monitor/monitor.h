@@ -14,7 +14,7 @@
 
 #define MAX_CLIENTS 64
 #define MAX_CONTROLS 16
-#define CHUNK (64 * 1024)
+#define CHUNK (32 * 1024)
 #define ATTACH_PACKET 8192
 #define STDIN_BUFFER 8192
 #define LOG_PARTS 1024

@@ -511,7 +511,7 @@ def test_endless_output_with_a_stalled_reader_stays_bounded(box: Box) -> None:
         pid = read_state(run).monitor.pid
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
-        assert private < 300
+        assert private <= 200, rollup
     os.kill(session.pid, signal.SIGKILL)
     assert session.wait_exit(10).exit_code == 137
 
