@@ -583,7 +583,7 @@ def test_a_monitor_keeps_no_descriptor_that_it_does_not_need(box: Box) -> None:
     links = sorted(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{fd}")) for fd in os.listdir(f"/proc/{pid}/fd"))
     assert links == sorted(
         ["/dev/null"] * 3 + ["socket:[N]"] * 3 + ["anon_inode:[signalfd]", "pipe:[N]", "pipe:[N]"]
-        + [re.sub(r"\d+", "N", f"{run}/ctl"), re.sub(r"\d+", "N", f"{box.base}/log")]
+        + [re.sub(r"\d+", "N", run), re.sub(r"\d+", "N", f"{run}/ctl"), re.sub(r"\d+", "N", f"{box.base}/log")]
     )  # fmt: skip
     assert os.readlink(f"/proc/{pid}/cwd") == run
     assert Path(f"/proc/{pid}/comm").read_text() == "pyengine-mon\n"
