@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 _PROGRAMS = 8
 
 
+_SESSION = "exec-"
+
+
+def _session_group(id: str) -> str:
+    return f"{_SESSION}{id[:12]}"
+
+
 class Cgroups:
     """Makes, finds and removes the groups of containers."""
 
@@ -130,9 +137,26 @@ class Cgroups:
         parent = self.group(name)
         if parent is None or not os.path.isdir(parent.path):
             return None
-        group = parent.child(f"exec-{id[:12]}")
+        group = parent.child(_session_group(id))
         group.create(parent.path)
         return group
+
+    def sweep_sessions(self, name: str, alive: set[str]) -> None:
+        """Remove the empty groups of exec sessions below the container's, but those of the sessions `alive`."""
+        parent = self.group(name)
+        if parent is None:
+            return
+        keep = {_session_group(id) for id in alive}
+        try:
+            groups = os.listdir(parent.path)
+        except FileNotFoundError:
+            return
+        for group in groups:
+            if group.startswith(_SESSION) and group not in keep:
+                try:
+                    os.rmdir(f"{parent.path}/{group}")
+                except OSError:
+                    pass  # what the session started runs on, or another engine was faster
 
     def is_frozen(self, name: str) -> bool:
         """Whether the container is paused. A group that is gone is not frozen."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pyengine.engine import launch, states
 from pyengine.engine.attachment import Attachment
 from pyengine.engine.config import ContainerConfig
+from pyengine.engine.lifecycle import locked
 from pyengine.engine.result import Result
 from pyengine.errors import ExecTimeout, InvalidState, InvalidValue, OutputTooLarge, WaitTimeout
 from pyengine.linux import process
@@ -128,17 +129,19 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
     id = secrets.token_hex(32)
     with ExitStack() as undo, ExitStack() as held:
         held.enter_context(pidfd)
-        run = engine.layout.session(config.id, id)
-        os.makedirs(run, 0o700)
-        undo.callback(engine.remove_tree, run)
-        fault("exec-directory")
-        group = engine.cgroups.session(config.cgroup, id)
-        if group is not None:
-            undo.callback(group.remove)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.callback(ours.close)
         held.enter_context(theirs)
-        session = _launch(engine, config, id, request, {"container": pidfd, "client": theirs}, group, held)
+        # A directory of a session that nobody works in, with this lock free, was left by a crash.
+        with locked(engine, config.id, shared=True):
+            run = engine.layout.session(config.id, id)
+            os.makedirs(run, 0o700)
+            undo.callback(engine.remove_tree, run)
+            fault("exec-directory")
+            group = engine.cgroups.session(config.cgroup, id)
+            if group is not None:
+                undo.callback(_end_group, group)
+            session = _launch(engine, config, id, request, {"container": pidfd, "client": theirs}, group, held)
         try:
             fault("exec-launched")
             session.await_started()
@@ -150,6 +153,11 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
     if not request.stdin:
         opened.close_stdin()
     return opened
+
+
+def _end_group(group: Cgroup) -> None:
+    group.kill()
+    group.remove()
 
 
 def _launch(

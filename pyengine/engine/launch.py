@@ -11,6 +11,7 @@ import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +19,7 @@ import msgspec
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.spec import complete_spec
 from pyengine.errors import CannotEnforce, InvalidState
-from pyengine.linux import calls
+from pyengine.linux import calls, process
 from pyengine.linux.faults import declare, fault
 from pyengine.linux.fd import Fd
 from pyengine.oci import runtime as oci
@@ -26,7 +27,7 @@ from pyengine.runtime import monitor
 from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container, idmap_of
 from pyengine.runtime.compile_process import UserRequest
 from pyengine.runtime.plan import JoinNamespace, Plan, Settings
-from pyengine.runtime.state import read_state
+from pyengine.runtime.state import await_unmonitored, read_state
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
@@ -36,6 +37,7 @@ FAULTS = declare("container-start-directory", "container-start-cgroup", "contain
 
 _CLONE_NEWUSER = 0x10000000
 _RESTART = {"no": 0, "on-failure": 1, "always": 2}
+_PATIENCE = 5.0
 _SPEC_LIMIT = 16 << 20
 
 
@@ -185,7 +187,7 @@ def launch(
         undo.callback(engine.remove_tree, run)
         fault("container-start-directory")
         group = engine.cgroups.create(config, spec)
-        undo.callback(engine.cgroups.remove, config.cgroup)
+        undo.callback(_abandon, engine, config)
         fault("container-start-cgroup")
         prepared = prepare(
             engine, config, spec, cgroup=group.path if group else "", attached=client is not None, hold=hold
@@ -203,6 +205,20 @@ def launch(
             raise
         undo.pop_all()
         return session
+
+
+def _abandon(engine: Engine, config: ContainerConfig) -> None:
+    """What has been started ends, and with it the monitor, or what it left if it was killed."""
+    run = engine.layout.run(config.id)
+    engine.cgroups.kill(config.cgroup)
+    facts = read_state(run)
+    pidfd = facts.pid.open() if facts.pid else None
+    if pidfd is not None:
+        with pidfd:
+            process.send_signal(pidfd, SIGKILL)
+            process.wait_ended(pidfd, _PATIENCE)
+    engine.cgroups.remove(config.cgroup)
+    await_unmonitored(run, _PATIENCE)
 
 
 def _make_run_directory(engine: Engine, config: ContainerConfig, run: str) -> None:

@@ -29,18 +29,19 @@ from pyengine.linux import process
 from pyengine.linux.faults import declare, fault
 from pyengine.linux.fd import Fd
 from pyengine.runtime import monitor
-from pyengine.runtime.state import State, read_state
+from pyengine.runtime.state import State, monitored, read_state
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
 
 FAULTS = declare("container-remove-begun", "container-remove-forgotten", "container-remove-moved")
+_SETTLING = 10.0
 _STARTABLE = ("configured", "created", "stopped", "exited")
 
 
 @contextmanager
-def locked(engine: Engine, id: str) -> Iterator[None]:
-    """Hold the container's lock. Raises `ContainerNotFound` when it is gone."""
+def locked(engine: Engine, id: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the container's lock, alone or with others that share it. Raises `ContainerNotFound` when it is gone."""
     import fcntl
 
     path = engine.layout.container(id)
@@ -49,7 +50,7 @@ def locked(engine: Engine, id: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ContainerNotFound(id, f"no container with ID {id} found: no such container") from None
     with directory:
-        fcntl.flock(directory.fileno(), fcntl.LOCK_EX)
+        fcntl.flock(directory.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         if os.fstat(directory.fileno()).st_nlink == 0:
             raise ContainerNotFound(id, f"no container with ID {id} found: no such container")
         yield
@@ -69,9 +70,24 @@ def _require(engine: Engine, config: ContainerConfig, allowed: tuple[str, ...], 
 # --- to start
 
 
+def _settle(engine: Engine, config: ContainerConfig) -> None:
+    """Wait for a monitor of an earlier start: one that has not come to its facts, because the engine was killed that
+    started it, or one that has told the end and still clears up. The caller holds the lock."""
+    run = engine.layout.run(config.id)
+    deadline = time.monotonic() + _SETTLING
+    while read_state(run).phase in ("", "exited", "failed") and monitored(run):
+        if time.monotonic() > deadline:
+            raise PyengineError(
+                f"the monitor of the last run of container {config.name} has not ended: it has output that its log "
+                f"{config.log_path} cannot take"
+            )
+        time.sleep(0.0005)
+
+
 def init(engine: Engine, config: ContainerConfig) -> None:
     """configured, stopped, exited → created."""
     with locked(engine, config.id):
+        _settle(engine, config)
         _require(engine, config, ("configured", "stopped", "exited"), "initialise")
         launch.launch(engine, config, hold=True).close()
 
@@ -80,6 +96,7 @@ def start(engine: Engine, config: ContainerConfig, client: socket.socket | None 
     """Start, and give the session that attends the container; closing it leaves the container to itself."""
     try:
         with locked(engine, config.id):
+            _settle(engine, config)
             state = _require(engine, config, _STARTABLE, "start")
             if state.status != "created":
                 return launch.launch(engine, config, client=client)
@@ -167,15 +184,28 @@ def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -
         _end_without_monitor(engine, config)
         return
     with session:
-        session.stopping()
-        _signal(engine, config, number)
-        if number != signals.SIGKILL and not _has_ended(session, timeout):
-            _signal(engine, config, signals.SIGKILL)
-        if not _has_ended(session, _PATIENCE):
+        try:
+            ended = _end_by_monitor(engine, config, session, number, timeout)
+        except PyengineError:
+            if read_state(engine.layout.run(config.id)).monitor_alive:
+                raise
+            _end_without_monitor(engine, config)  # it was killed meanwhile
+            return
+        if not ended:
             raise PyengineError(
                 f"container {config.name} did not end within {_PATIENCE} seconds of SIGKILL: a process of it is "
                 "stuck in the kernel (state D in ps)"
             )
+
+
+def _end_by_monitor(
+    engine: Engine, config: ContainerConfig, session: monitor.Session, number: int, timeout: float
+) -> bool:
+    session.stopping()
+    _signal(engine, config, number)
+    if number != signals.SIGKILL and not _has_ended(session, timeout):
+        _signal(engine, config, signals.SIGKILL)
+    return _has_ended(session, _PATIENCE)
 
 
 def _has_ended(session: monitor.Session, timeout: float) -> bool:
@@ -294,9 +324,9 @@ def delete(engine: Engine, config: ContainerConfig) -> None:
     so that a crash leaves nothing that the next engine does not sweep."""
     moved = engine.work.new_path("container")
     fault("container-remove-begun")
+    engine.cgroups.remove(config.cgroup)  # while it can be found by what the row says
     engine.store.containers.remove(config.id)
     fault("container-remove-forgotten")
-    engine.cgroups.remove(config.cgroup)
     engine.remove_tree(engine.layout.run(config.id))
     os.rename(engine.layout.container(config.id), moved)
     fault("container-remove-moved")

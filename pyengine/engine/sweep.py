@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pyengine.engine.config import ContainerConfig
+from pyengine.errors import ContainerNotFound
 from pyengine.linux.fd import Fd
-from pyengine.runtime.state import read_state
+from pyengine.runtime.state import monitored, read_state
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
@@ -30,38 +34,68 @@ def sweep(engine: Engine) -> None:
         _settle(engine, id)
 
 
-def _settle(engine: Engine, id: str) -> None:
-    """A container whose monitor is gone: unless its process runs on, or somebody is just starting it, its cgroup goes;
-    without a row, its run directory as well."""
-    try:
-        directory = Fd(os.open(engine.layout.container(id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except FileNotFoundError:
-        engine.cgroups.kill(id)
-        engine.cgroups.remove(id)
-        engine.remove_tree(engine.layout.run(id))
-        return
-    with directory:
+@contextmanager
+def _idle(engine: Engine, id: str) -> Iterator[bool]:
+    """Whether nobody starts, removes or executes in the container right now; nobody does then until this is left.
+
+    Raises `FileNotFoundError` when its directory is gone."""
+    path = engine.layout.container(id)
+    with Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
         try:
             fcntl.flock(directory.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # it is being started or removed right now
-        facts = read_state(engine.layout.run(id))
-        if facts.monitor_alive or facts.process_alive:
-            return
+            yield False
+        else:
+            yield os.path.isdir(path)
+
+
+def _settle(engine: Engine, id: str) -> None:
+    """A container whose monitor is gone: unless its process runs on, or somebody is just starting it, its cgroup goes;
+    without a row, its run directory as well."""
+    run = engine.layout.run(id)
+    try:
+        config = ContainerConfig.decode(engine.store.containers.get(id).config)
+        with _idle(engine, id) as idle:
+            if idle and not monitored(run):
+                _clear(engine, config)
+    except (ContainerNotFound, FileNotFoundError):
         engine.cgroups.kill(id)
         engine.cgroups.remove(id)
-        if facts.phase != "exited":
-            engine.remove_tree(engine.layout.run(id))
+        engine.remove_tree(run)
+
+
+def _clear(engine: Engine, config: ContainerConfig) -> None:
+    from pyengine.engine.lifecycle import delete
+
+    run = engine.layout.run(config.id)
+    facts = read_state(run)
+    if facts.process_alive:
+        return
+    engine.cgroups.kill(config.cgroup)
+    engine.cgroups.remove(config.cgroup)
+    if facts.phase != "exited":
+        engine.remove_tree(run)
+    elif config.auto_remove:
+        delete(engine, config)  # its monitor could not see to that
 
 
 def _sweep_sessions(engine: Engine, id: str) -> None:
-    """Exec sessions that ended while no engine looked."""
+    """Exec sessions that ended, or never came to be, while no engine looked."""
     try:
         sessions = os.listdir(f"{engine.layout.run(id)}/exec")
-    except FileNotFoundError:
-        return
-    for session in sessions:
-        path = engine.layout.session(id, session)
-        facts = read_state(path)
-        if facts.phase in ("exited", "failed") and not facts.monitor_alive:
-            engine.remove_tree(path)
+        if not sessions:
+            return
+        config = ContainerConfig.decode(engine.store.containers.get(id).config)
+        with _idle(engine, id) as idle:
+            if not idle:
+                return
+            alive = set()
+            for session in sessions:
+                path = engine.layout.session(id, session)
+                if monitored(path) or read_state(path).process_alive:
+                    alive.add(session)
+                else:
+                    engine.remove_tree(path)
+            engine.cgroups.sweep_sessions(config.cgroup, alive)
+    except (ContainerNotFound, FileNotFoundError):
+        return  # it is being removed

@@ -244,9 +244,12 @@ def launch(
     `program` is what `open_program` gave: to make and to drop one costs as much as the rest of a launch, since the
     kernel waits for all processors when a mount goes. `descriptors` has a descriptor for each name of
     ``plan.descriptors``; they stay the caller's. With `fault` the monitor kills itself at that point
-    (native/monitor/faults.h). Returns at once: `Session.await_created` and `Session.await_started` say what became of
-    it. Raises `KernelError`.
+    (native/monitor/faults.h). The lock of the run directory (flock, shared) is taken, and is the monitor's as long as
+    it lives: see `pyengine.runtime.state.monitored`. Returns at once: `Session.await_created` and
+    `Session.await_started` say what became of it. Raises `KernelError`.
     """
+    import fcntl
+
     from pyengine.linux.spawn import spawn
 
     fault = fault or faults.monitor_fault
@@ -259,6 +262,7 @@ def launch(
             calls.open(run_directory, os.O_RDONLY | os.O_DIRECTORY) as directory,
             ExitStack() as held,
         ):
+            calls.run("lock", run_directory, fcntl.flock, directory.fileno(), fcntl.LOCK_SH)
             if program is None:
                 program = held.enter_context(open_program())
             passed: dict[int, Fd | int] = {3: encoded, 4: theirs.fileno(), 5: directory}

@@ -159,6 +159,36 @@ def read_state(run_directory: str) -> State:
     return replace(state, phase="exited", pid=None, exit_code=-1, error=MONITOR_KILLED)
 
 
+def monitored(run_directory: str) -> bool:
+    """Whether a monitor works in this directory, or is just being started in it: also one that has not written its
+    facts yet, or has written the last of them and is still clearing up. It holds the directory's lock."""
+    import fcntl
+
+    try:
+        fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def await_unmonitored(run_directory: str, timeout: float) -> bool:
+    """Wait for the monitor to end; False when it has not after `timeout` seconds."""
+    import time
+
+    deadline = time.monotonic() + timeout
+    while monitored(run_directory):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
 def _read_error(run_directory: str) -> str:
     text = _read(run_directory, "error")
     if text is None:
