@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,27 @@ def test_attach_shows_what_comes_and_returns_the_exit_code(cli: Cli, image: str)
     cli.out("run", "-di", "--name=box", image, "sh", "-c", "read line; echo got $line; exit 4")
     done = cli("attach", "box", input=b"it\n")
     assert (done.returncode, done.stdout, done.stderr) == (4, b"got it\n", b"")
+
+
+def test_what_removes_itself_is_gone_however_its_end_was_seen(cli: Cli, engine: Engine, image: str) -> None:
+    cli.out("run", "-di", "--rm", "--name=one", image, "sh", "-c", "read line; exit 4")
+    assert cli("attach", "one", input=b"it\n").returncode == 4
+    cli.out("create", "--rm", "--name=two", image, "sh", "-c", "exit 5")
+    assert cli("start", "-a", "two").returncode == 5
+    cli.out("run", "-d", "--rm", "--name=three", image, "true")
+    cli.out("create", "--rm", "--name=four", image, "nope")
+    assert cli("start", "four").returncode == 127
+    assert eventually(lambda: engine.containers.list(all=True) == [])
+
+
+def test_sizes_are_shown_when_asked_for(cli: Cli, image: str) -> None:
+    cli.out("run", "--name=box", image, "sh", "-c", "head -c 5000000 /dev/zero > /big")
+    heading, row = cli.out("ps", "-as").splitlines()
+    assert heading.endswith("SIZE")
+    assert re.search(r"  5(\.\d+)? MB \(virtual \d+(\.\d+)? MB\)$", row)
+    sizes = json.loads(cli.out("ps", "-as", "--format=json"))[0]["Size"]
+    assert 5_000_000 <= sizes["rwSize"] < 5_100_000
+    assert sizes["rootFsSize"] > 1_000_000
 
 
 def test_exec_has_streams_and_exit_codes_of_its_own(cli: Cli, image: str) -> None:
