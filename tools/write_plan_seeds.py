@@ -44,32 +44,59 @@ from pyengine.runtime.plan import (
     Terminal,
     UnshareCgroup,
     User,
-)  # fmt: skip
+)
 
 NAMESPACES = 0x7C020000
 ROOT = BindRoot("/root", "/target", True)
 END = Exec(("helper", "echo"), ("PATH=/bin",), 1)
 FIRST: tuple[Step, ...] = (
-    JoinNamespace(0x40000000, "net", "x"), UnshareCgroup(), Loopback(), Propagation(1 << 19, "slave"),
-)  # fmt: skip
+    JoinNamespace(0x40000000, "net", "x"),
+    UnshareCgroup(),
+    Loopback(),
+    Propagation(1 << 19, "slave"),
+)
 BELOW: tuple[Step, ...] = (
     Mount("tmpfs", "tmpfs", "/tmp", 6, ("mode=1777", "ro"), 1 << 18, True),
     Bind("/a", "/b", True, 1, 2, 4, 8, 1 << 18, True, "users"),
-    MakeDirectory("/c", 0o755), Symlink("x", "/y"), Device("/dev/null", 0o20666, 1, 3, 0, 0), MaskPath("/proc/kcore"),
-    ReadonlyPath("/proc/sys"), ReadonlyRoot(), LookupUser("web:staff", ("a", "5"), "/run/passwd", "/"), PivotRoot(1 << 18),
-)  # fmt: skip
+    MakeDirectory("/c", 0o755),
+    Symlink("x", "/y"),
+    Device("/dev/null", 0o20666, 1, 3, 0, 0),
+    MaskPath("/proc/kcore"),
+    ReadonlyPath("/proc/sys"),
+    ReadonlyRoot(),
+    LookupUser("web:staff", ("a", "5"), "/run/passwd", "/"),
+    PivotRoot(1 << 18),
+)
 INSIDE: tuple[Step, ...] = (
-    SetHostname("x"), SetDomainname("y"), Sysctl("net/x", "1"), Rlimit(7, 1, 2, "nofile"), OomScore(5), NewSession(),
-    Terminal(24, 80, True), AwaitStart(), User(-1, -1, (5, 6), 0o22), Capabilities(1, 1, 1, 1, 1), NoNewPrivileges(),
-    Seccomp(b"\0" * 16, 2), Chdir("/"),
-)  # fmt: skip
+    SetHostname("x"),
+    SetDomainname("y"),
+    Sysctl("net/x", "1"),
+    Rlimit(7, 1, 2, "nofile"),
+    OomScore(5),
+    NewSession(),
+    Terminal(24, 80, True),
+    AwaitStart(),
+    User(-1, -1, (5, 6), 0o22),
+    Capabilities(1, 1, 1, 1, 1),
+    NoNewPrivileges(),
+    Seccomp(b"\0" * 16, 2),
+    Chdir("/"),
+)
 
 
 def seeds() -> list[Plan]:
     full = Settings(
-        "id", namespaces=NAMESPACES, uid_map=(0, 1, 2), gid_map=(0, 1, 2, 3, 4, 5), terminal=True, cgroup="/c",
-        log_path="/l", cleanup=("a", "b"), cleanup_env=("c=d",), restart=1,
-    )  # fmt: skip
+        "id",
+        namespaces=NAMESPACES,
+        uid_map=(0, 1, 2),
+        gid_map=(0, 1, 2, 3, 4, 5),
+        terminal=True,
+        cgroup="/c",
+        log_path="/l",
+        cleanup=("a", "b"),
+        cleanup_env=("c=d",),
+        restart=1,
+    )
     plain = Settings("id", namespaces=NAMESPACES & ~0x10000000)
     names = ("net", "users", "3", "cgroup")
     overlay = Overlay("/base", ("1", "2"), "/u", "/w", "userxattr", "/t")

@@ -23,7 +23,7 @@ from plan_box import (
     receive,
     until,
     until_gone,
-)  # fmt: skip
+)
 
 from pyengine.errors import KernelError, PyengineError, StartFailed
 from pyengine.linux import calls
@@ -429,9 +429,14 @@ def test_what_is_left_in_the_cgroup_is_killed_and_the_cgroup_removed(box: Box) -
         (path / "inner" / "deeper").mkdir(parents=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         plan = box.plan(
-            "helper", "background", "1000", namespaces=NAMESPACES & ~NEWPID, proc=False, cgroup=str(path),
+            "helper",
+            "background",
+            "1000",
+            namespaces=NAMESPACES & ~NEWPID,
+            proc=False,
+            cgroup=str(path),
             descriptors=("cgroup",),
-        )  # fmt: skip
+        )
         session, run = box.launch(plan, {"cgroup": fd})
         os.close(fd)
         assert session.wait_exit(10).exit_code == 0
@@ -507,7 +512,8 @@ def test_a_failed_restart_is_the_end(box: Box) -> None:
 
 
 def cleanup_settings(box: Box) -> dict[str, tuple[str, ...]]:
-    script = f"env > {box.base}/cleaned.new; ls -l /proc/self/fd | wc -l >> {box.base}/cleaned.new; mv {box.base}/cleaned.new {box.base}/cleaned"
+    new = f"{box.base}/cleaned.new"
+    script = f"env > {new}; ls -l /proc/self/fd | wc -l >> {new}; mv {new} {box.base}/cleaned"
     return {"cleanup": ("/bin/sh", "-c", script), "cleanup_env": ("PATH=/usr/bin:/bin", "WHO=cleanup")}
 
 
@@ -582,9 +588,11 @@ def test_a_monitor_keeps_no_descriptor_that_it_does_not_need(box: Box) -> None:
     pid = read_state(run).monitor.pid
     links = sorted(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{fd}")) for fd in os.listdir(f"/proc/{pid}/fd"))
     assert links == sorted(
-        ["/dev/null"] * 3 + ["socket:[N]"] * 3 + ["anon_inode:[signalfd]", "pipe:[N]", "pipe:[N]"]
+        ["/dev/null"] * 3
+        + ["socket:[N]"] * 3
+        + ["anon_inode:[signalfd]", "pipe:[N]", "pipe:[N]"]
         + [re.sub(r"\d+", "N", run), re.sub(r"\d+", "N", f"{run}/ctl"), re.sub(r"\d+", "N", f"{box.base}/log")]
-    )  # fmt: skip
+    )
     assert os.readlink(f"/proc/{pid}/cwd") == run
     assert Path(f"/proc/{pid}/comm").read_text() == "pyengine-mon\n"
     assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"pyengine-monitor\x000123456789ab\0"
@@ -631,12 +639,21 @@ def test_a_monitor_that_is_killed_at_any_point_leaves_a_clear_state(box: Box, fa
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         settings = {"log_path": f"{box.base}/log", "log_max_size": 1000, "cgroup": str(path)}
         plan = box.plan(
-            "helper", "spam", "5000", "50", "--", "await-signal", "10", after=(AwaitStart(),), descriptors=("cgroup",),
+            "helper",
+            "spam",
+            "5000",
+            "50",
+            "--",
+            "await-signal",
+            "10",
+            after=(AwaitStart(),),
+            descriptors=("cgroup",),
             **settings,
-        )  # fmt: skip
+        )
         session, run = box.launch(plan, {"cgroup": fd}, fault=fault)
         os.close(fd)
-        with pytest.raises(PyengineError, match="it was killed"):
+
+        def live() -> None:
             session.start()
             session.await_started()
             until(lambda: session.receive(0) or b"ready" in (box.base / "log").read_bytes(), "its word")
@@ -644,6 +661,9 @@ def test_a_monitor_that_is_killed_at_any_point_leaves_a_clear_state(box: Box, fa
             assert session.wait_exit(10).exit_code == 0
             while session.receive(10):
                 pass
+
+        with pytest.raises(PyengineError, match="it was killed"):
+            live()
         until(lambda: not read_state(run).monitor_alive, "the end of the monitor")
         state = read_state(run)
         if state.phase == "running":

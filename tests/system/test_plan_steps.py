@@ -6,11 +6,13 @@ import os
 import socket
 import stat
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 from plan_box import (
     MS_PRIVATE,
+    MS_SHARED,
     NAMESPACES,
     NEWNET,
     NEWPID,
@@ -22,7 +24,8 @@ from plan_box import (
     Box,
     build_helper,
     new_box,
-)  # fmt: skip
+    until,
+)
 
 from pyengine.errors import KernelError, StartFailed, StepError
 from pyengine.runtime.plan import (
@@ -54,7 +57,7 @@ from pyengine.runtime.plan import (
     Terminal,
     UnshareCgroup,
     User,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +198,22 @@ def test_a_user_namespace_has_the_maps_of_the_plan(box: Box) -> None:
     for name in ("", "dev"):
         os.chown(box.root / name, 100000, 100000)
     output = box.run(
-        "helper", "ids", "--", "cat", "/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups", "--", "write",
-        "/dev/stdout", "x",
-        namespaces=NAMESPACES | NEWUSER, uid_map=(0, 100000, 1000, 1000, 300000, 1), gid_map=(0, 100000, 500),
+        "helper",
+        "ids",
+        "--",
+        "cat",
+        "/proc/self/uid_map",
+        "/proc/self/gid_map",
+        "/proc/self/setgroups",
+        "--",
+        "write",
+        "/dev/stdout",
+        "x",
+        namespaces=NAMESPACES | NEWUSER,
+        uid_map=(0, 100000, 1000, 1000, 300000, 1),
+        gid_map=(0, 100000, 500),
         before=(Symlink("/proc/self/fd/1", "/dev/stdout"),),
-    )  # fmt: skip
+    )
     lines = [line.split() for line in output.stdout.splitlines()]
     assert lines[:5] == [
         ["0", "0"],
@@ -262,7 +276,8 @@ def test_an_overlay_that_cannot_be_mounted(box: Box) -> None:
     )
     text = fails(box, "helper", root=Overlay(str(box.base), ("l" * 100,) * 50, "", "", "", str(box.target)))
     assert text == (
-        "mount overlay of 50 layer(s) as the root: Argument list too long (the options take more than a page) (step 2 of 5)"
+        "mount overlay of 50 layer(s) as the root: Argument list too long (the options take more than a page) "
+        "(step 2 of 5)"
     )
 
 
@@ -337,9 +352,17 @@ def test_copy_up_brings_what_the_root_has_there(box: Box) -> None:
     paths = ("/data", "/data/sub/file", "/data/link", "/data/fifo")
     for attributes in (0, RDONLY):
         output = box.run(
-            "helper", "stat", *paths, "--", "cat", "/data/sub/file", "--", "write", "/data/new",
+            "helper",
+            "stat",
+            *paths,
+            "--",
+            "cat",
+            "/data/sub/file",
+            "--",
+            "write",
+            "/data/new",
             before=(tmpfs("/data", attributes, copy_up=True),),
-        )  # fmt: skip
+        )
         lines = [line.split()[:4] for line in output.stdout.splitlines()]
         assert lines[:4] == [
             ["d", "0750", "5", "6"],
@@ -372,9 +395,20 @@ def test_a_bind_makes_its_target_as_the_source_is(box: Box) -> None:
     source.mkdir()
     (source / "file").write_text("hello")
     output = box.run(
-        "helper", "cat", "/a/b/file", "/c/d", "--", "write", "/a/b/file", "changed", "--", "write", "/c/d", "x",
+        "helper",
+        "cat",
+        "/a/b/file",
+        "/c/d",
+        "--",
+        "write",
+        "/a/b/file",
+        "changed",
+        "--",
+        "write",
+        "/c/d",
+        "x",
         before=(bind(source, "/a/b", set=RDONLY), bind(source / "file", "/c/d")),
-    )  # fmt: skip
+    )
     assert output.stdout == "hellohello"
     assert output.stderr == "write: /a/b/file: Read-only file system\n"
     assert (source / "file").read_text() == "x"
@@ -387,11 +421,61 @@ def test_a_recursive_bind_is_read_only_all_the_way_down(box: Box) -> None:
     for options, inner_error in (({"set": RDONLY}, ""), ({"set_recursive": RDONLY}, "Read-only file system")):
         (box.root / "data" / "inner").mkdir(parents=True, exist_ok=True)
         output = box.run(
-            "helper", "write", "/mnt/x", "--", "write", "/mnt/inner/x",
+            "helper",
+            "write",
+            "/mnt/x",
+            "--",
+            "write",
+            "/mnt/inner/x",
             before=(first, bind(f"{box.target}/data", "/mnt", **options)),
-        )  # fmt: skip
+        )
         assert "write: /mnt/x: Read-only file system\n" in output.stderr
         assert ("/mnt/inner/x" in output.stderr) == bool(inner_error)
+
+
+def test_a_bind_can_map_ids(box: Box) -> None:
+    """The descriptor is that of a user namespace whose map says who the owners become."""
+    source = box.base / "source"
+    source.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source], check=True)
+    holder = subprocess.Popen(["unshare", "-U", "sleep", "100"])
+    try:
+        (source / "file").touch()
+        until(lambda: os.readlink(f"/proc/{holder.pid}/ns/user") != os.readlink("/proc/self/ns/user"), "unshare")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{holder.pid}/{name}").write_text("0 5000 1000")
+        users = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
+        plan = box.plan(
+            "helper", "stat", "/mnt/file", before=(bind(source, "/mnt", idmap="users"),), descriptors=("users",)
+        )
+        try:
+            assert box.capture(plan, descriptors={"users": users}).stdout.split()[2:4] == ["5000", "5000"]
+            plan = box.plan("helper", before=(bind("/proc", "/mnt", idmap="users"),), descriptors=("users",))
+            with pytest.raises(StepError) as caught:
+                box.capture(plan, descriptors={"users": users})
+        finally:
+            os.close(users)
+        assert str(caught.value) == (
+            "bind /proc on /mnt: Invalid argument (the file system does not do id-mapped mounts, or not for us) "
+            "(step 4 of 6)"
+        )
+    finally:
+        holder.kill()
+        holder.wait()
+        subprocess.run(["umount", "-l", source], check=True)
+
+
+def test_propagation_of_binds_mounts_and_the_root(box: Box) -> None:
+    steps = (
+        Mount("tmpfs", "tmpfs", "/tmp", 0, (), MS_SHARED, False),
+        bind(box.base, "/mnt", propagation=MS_SHARED),
+        bind(box.base, "/mnt2", propagation=MS_PRIVATE, propagation_recursive=True),
+    )
+    lines = [line.split() for line in box.run("helper", "mounts", before=steps).stdout.splitlines()]
+    optional = {line[4]: line[6 : line.index("-")] for line in lines}
+    assert optional["/tmp"][0].startswith("shared:")
+    assert optional["/mnt"][0].startswith("shared:")
+    assert optional["/mnt2"] == []
 
 
 def test_directories_links_and_devices_are_as_the_plan_says(box: Box) -> None:
@@ -407,9 +491,13 @@ def test_directories_links_and_devices_are_as_the_plan_says(box: Box) -> None:
     output = box.run("helper", "stat", "/a", "/a/b", "/bin", "/dev/fd", "/dev/null", "/dev/pipe", before=steps)
     lines = [line.split() for line in output.stdout.splitlines()]
     assert [line[:4] for line in lines] == [
-        ["d", "0755", "0", "0"], ["d", "1711", "0", "0"], ["d", "0755", "0", "0"], ["l", "0777", "0", "0"],
-        ["c", "0666", "4", "5"], ["p", "0622", "0", "0"],
-    ]  # fmt: skip
+        ["d", "0755", "0", "0"],
+        ["d", "1711", "0", "0"],
+        ["d", "0755", "0", "0"],
+        ["l", "0777", "0", "0"],
+        ["c", "0666", "4", "5"],
+        ["p", "0622", "0", "0"],
+    ]
     assert lines[4][5] == "1:3"
 
 
@@ -421,9 +509,23 @@ def test_masked_paths_hold_nothing_and_cannot_be_written(box: Box) -> None:
     (box.root / "file").write_text("x")
     masks = tuple(map(MaskPath, ("/secret", "/second", "/file", "/absent", "/file/absent")))
     output = box.run(
-        "helper", "ls", "/secret", "--", "cat", "/file", "--", "stat", "/file", "--", "write", "/secret/x", "--",
-        "write", "/second/x", before=masks,
-    )  # fmt: skip
+        "helper",
+        "ls",
+        "/secret",
+        "--",
+        "cat",
+        "/file",
+        "--",
+        "stat",
+        "/file",
+        "--",
+        "write",
+        "/secret/x",
+        "--",
+        "write",
+        "/second/x",
+        before=masks,
+    )
     assert output.stdout.split()[0] == "c"
     assert " 1:3 " in output.stdout
     assert output.stderr.count("Read-only file system") == 2
@@ -466,8 +568,12 @@ def test_a_sysctl_is_set_in_the_namespace(box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("net/nothing", "No such file or directory"), ("../self/oom_score_adj", "Invalid cross-device link"), ("kernel/ostype", "Permission denied")],
-)  # fmt: skip
+    [
+        ("net/nothing", "No such file or directory"),
+        ("../self/oom_score_adj", "Invalid cross-device link"),
+        ("kernel/ostype", "Permission denied"),
+    ],
+)
 def test_a_sysctl_that_there_is_not(box: Box, path: str, reason: str) -> None:
     text = fails(box, "helper", after=(Sysctl(path, "1"),))
     assert text.startswith(f"set {path.replace('/', '.')} to 1: ")
@@ -523,7 +629,8 @@ def test_a_capability_that_the_kernel_does_not_know(box: Box) -> None:
 def test_ambient_needs_inheritable(box: Box) -> None:
     text = fails(box, "helper", after=(Capabilities(1, 1, 1, 0, 1),))
     assert text == (
-        "keep capabilities 1 (at most 1): Operation not permitted (raise capability 0 into the ambient set) (step 5 of 6)"
+        "keep capabilities 1 (at most 1): Operation not permitted (raise capability 0 into the ambient set) "
+        "(step 5 of 6)"
     )
 
 
@@ -538,9 +645,15 @@ def filter_of(*instructions: tuple[int, int, int, int]) -> bytes:
 def test_a_system_call_filter(box: Box) -> None:
     # load the number; mkdir (83): EPERM; close_range (436), rt_sigaction (13): kill; else allow
     filter = filter_of(
-        (0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x00050001), (0x15, 0, 1, 436), (0x06, 0, 0, 0x80000000),
-        (0x15, 0, 1, 13), (0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000),
-    )  # fmt: skip
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, 83),
+        (0x06, 0, 0, 0x00050001),
+        (0x15, 0, 1, 436),
+        (0x06, 0, 0, 0x80000000),
+        (0x15, 0, 1, 13),
+        (0x06, 0, 0, 0x80000000),
+        (0x06, 0, 0, 0x7FFF0000),
+    )
     output = box.run("helper", "mkdir", "/x", "--", "id", after=(NoNewPrivileges(), Seccomp(filter, 0)))
     assert output.stderr == "mkdir: /x: Operation not permitted\n"
     assert "Seccomp:\t2" in output.stdout
@@ -649,9 +762,16 @@ def test_a_terminal_controls_and_has_its_size(box: Box) -> None:
     output = box.run("helper", "tty", before=(PTS,), after=(NewSession(), Terminal(24, 80, True)))
     assert output.stdout == "1 1 1 24 80 -\r\n"  # no /dev/tty here
     output = box.run(
-        "helper", "tty", "--", "ls-fd", "--", "stat", "/dev/console",
-        before=(PTS, Device("/dev/tty", stat.S_IFCHR | 0o666, 5, 0, 0, 0)), after=(NewSession(), Terminal(0, 0, True)),
-    )  # fmt: skip
+        "helper",
+        "tty",
+        "--",
+        "ls-fd",
+        "--",
+        "stat",
+        "/dev/console",
+        before=(PTS, Device("/dev/tty", stat.S_IFCHR | 0o666, 5, 0, 0, 0)),
+        after=(NewSession(), Terminal(0, 0, True)),
+    )
     lines = output.stdout.split("\r\n")
     assert lines[0] == "1 1 1 0 0 controlling"
     assert lines[1:4] == ["0 /dev/pts/0", "1 /dev/pts/0", "2 /dev/pts/0"]

@@ -111,20 +111,50 @@ def test_a_whole_plan_is_exactly_these_bytes() -> None:
 
     settings = b"".join(
         (
-            number(2), b"id\0\0\0\0\0\0", number(5), number(3), number(0), number(1), number(2), number(0),
-            number(0) * 6, number(0), b"\0" * 8, number(0), b"\0" * 8, number(0), number(1), number(0), number(0),
-            number(0), number(0),
+            number(2),
+            b"id\0\0\0\0\0\0",
+            number(5),
+            number(3),
+            number(0),
+            number(1),
+            number(2),
+            number(0),
+            number(0) * 6,
+            number(0),
+            b"\0" * 8,
+            number(0),
+            b"\0" * 8,
+            number(0),
+            number(1),
+            number(0),
+            number(0),
+            number(0),
+            number(0),
         )
-    )  # fmt: skip
+    )
     body = b"".join(
         (
-            number(100), number(len(settings)), settings,
-            number(1), number(6), b"cgroup\0\0",
+            number(100),
+            number(len(settings)),
+            settings,
+            number(1),
+            number(6),
+            b"cgroup\0\0",
             number(2),
-            number(14), number(24), number(2), b"/a\0\0\0\0\0\0", number(0o755),
-            number(44), number(40), number(1), number(4), b"true\0\0\0\0", number(0), number(0),
+            number(14),
+            number(24),
+            number(2),
+            b"/a\0\0\0\0\0\0",
+            number(0o755),
+            number(44),
+            number(40),
+            number(1),
+            number(4),
+            b"true\0\0\0\0",
+            number(0),
+            number(0),
         )
-    )  # fmt: skip
+    )
     assert plan.encode() == MAGIC + number(len(body)) + body
 
 
