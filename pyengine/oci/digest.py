@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from pyengine.errors import InvalidDigest
+from pyengine.typing import override
 
 _LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
@@ -54,5 +55,6 @@ class Digest:
         """A new hash object of this digest's algorithm, to compare a stream with it."""
         return hashlib.new(self.algorithm)
 
+    @override
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pyengine.errors import InvalidDigest, InvalidReference
 from pyengine.oci.digest import Digest
+from pyengine.typing import override
 
 DOCKER_REGISTRY = "docker.io"
 LOCAL_REGISTRY = "localhost"
@@ -104,6 +105,7 @@ class Reference:
         """The same repository with a digest and no tag."""
         return replace(self, tag=None, digest=digest)
 
+    @override
     def __str__(self) -> str:
         text = self.name
         if self.tag is not None:

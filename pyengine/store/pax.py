@@ -20,16 +20,20 @@ _BLOCK = 512
 
 def number(field: bytes) -> int:
     """A numeric field: octal digits, or GNU's base-256 where the first bit is set."""
-    if field[0] & 0x80:
+    digits = field[:-1]
+    if field[-1] in b"\0 " and digits.isdigit():  # as nearly all are written
+        text = digits
+    elif field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         if field[0] & 0x40:
             value -= 1 << (8 * len(field) - 1)
         return value
-    text = field.partition(b"\0")[0].strip(b" ")
-    if not text:
-        return 0
-    if not text.isdigit():
-        raise ArchiveError(f"tar header is corrupt: {field!r} is not a number")
+    else:
+        text = field.partition(b"\0")[0].strip(b" ")
+        if not text:
+            return 0
+        if not text.isdigit():
+            raise ArchiveError(f"tar header is corrupt: {field!r} is not a number")
     try:
         return int(text, 8)
     except ValueError:

@@ -6,7 +6,6 @@ inflating and writing all let go of the interpreter's lock. The threads end befo
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,15 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 
-from pyengine.errors import ArchiveError, DigestMismatch, KernelError
+from pyengine.errors import ArchiveError, DigestMismatch
 from pyengine.oci.digest import Digest
+from pyengine.store.blob_file import BlobFile
 from pyengine.store.compression import DETECT_BYTES, decompress, detect
-from pyengine.store.durable import start_write_back
 from pyengine.store.limits import Limits
 
 CHUNK = 1 << 20
 _DEPTH = 8
-_WRITE_BACK = 8 << 20
 
 
 class Relay:
@@ -89,36 +87,16 @@ class Kept:
 def keep(chunks: Iterable[bytes], kept: Kept, algorithm: str | None) -> Generator[bytes, None, None]:
     """Write every chunk to the file ``kept.path`` before handing it on; hash it, unless ``algorithm`` is None."""
     hasher = Digest.of(b"", algorithm).hasher() if algorithm else None
-    try:
-        fd = os.open(kept.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            started = 0
-            for chunk in chunks:
-                written = os.write(fd, chunk)
-                while written < len(chunk):
-                    written += os.write(fd, memoryview(chunk)[written:])
-                kept.size += len(chunk)
-                if kept.size - started >= _WRITE_BACK:
-                    start_write_back(fd, started, kept.size - started)
-                    started = kept.size
-                if hasher is not None:
-                    hasher.update(chunk)
-                yield chunk
-            os.fchmod(fd, 0o644)
-        finally:
-            os.close(fd)
-    except KernelError:
-        raise
-    except OSError as error:
-        raise KernelError(error.errno or 0, f"write {kept.path}", remedy=_remedy(error)) from error
+    with BlobFile(kept.path) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            kept.size = file.size
+            if hasher is not None:
+                hasher.update(chunk)
+            yield chunk
+        file.finish()
     if hasher is not None and algorithm:
         kept.digest = Digest(algorithm, hasher.hexdigest())
-
-
-def _remedy(error: OSError) -> str:
-    import errno
-
-    return "the disk of the store is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from pyengine.store.pipeline import CHUNK, Kept, keep, sniff
 from pyengine.store.tree import printable
 from pyengine.store.unpack import clean
 from pyengine.store.work import WorkDirectory
+from pyengine.typing import override
 
 _LINKS_FOLLOWED = 10
 
@@ -64,17 +65,20 @@ class _FileStream(tar.Stream):
         self._fd = fd
         self._size = os.fstat(fd).st_size
 
+    @override
     def take(self, count: int) -> bytes:
         data = os.pread(self._fd, count, self.consumed)
         self.consumed += len(data)
         return data
 
+    @override
     def pieces(self, count: int, *, whole: bool = True) -> Iterator[bytes | memoryview]:
         data = self.take(count)
         if whole and len(data) < count:
             raise ArchiveError("tar archive is truncated: it ends inside of a file")
         yield data
 
+    @override
     def skip(self, count: int) -> None:
         if self.consumed + count > self._size:
             raise ArchiveError("tar archive is truncated: it ends inside of a file")
