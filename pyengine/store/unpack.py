@@ -239,6 +239,8 @@ class Unpacker:
             raise ArchiveError(f"tar member {printable(entry.name)} is a hard link to a removed file")
         if target_path == path:
             return
+        if target_path.startswith(path + b"/"):  # making room for the link would remove its target
+            raise ArchiveError(f"tar member {printable(entry.name)} is a hard link to a file below itself")
         try:
             # A directory's descriptor may have been evicted by finding the other: both are asked for again.
             parent = self._tree.parent(name_of_parent(path))[0]

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from pyengine.store.store import Store
 from pyengine.transports import import_rootfs, load, save
 from pyengine.transports.progress import Committing, Event, ImageFound, LayerDone, LayerPresent
 
+zipped = partial(gzip.compress, mtime=0)  # the same bytes at any time
 BASE = archive(directory("bin"), file("bin/sh", b"#!", mode=0o755))
 TOP = archive(file("etc/motd", b"hello"), file("bin/.wh.sh"))
 OTHER = archive(file("other", b"z" * 5000))
@@ -98,7 +100,7 @@ def test_a_docker_archive_with_many_images_shares_layers(store: Store, tmp_path:
     assert len(store.layers.all()) == 3
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress, lzma.compress, bz2.compress])
+@pytest.mark.parametrize("pack", [zipped, zstandard.compress, lzma.compress, bz2.compress])
 def test_the_archive_may_be_compressed_and_may_be_a_stream(
     store: Store, tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
@@ -113,7 +115,7 @@ def test_the_archive_may_be_compressed_and_may_be_a_stream(
     thread.join()
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [zipped, zstandard.compress])
 def test_layers_inside_may_be_compressed_and_are_kept_as_they_came(
     store: Store, tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
@@ -137,14 +139,14 @@ def test_an_old_docker_archive_has_folders_with_links(store: Store, tmp_path: Pa
 
 
 def test_an_oci_archive_keeps_its_manifest(store: Store, tmp_path: Path) -> None:
-    files = oci_files([BASE, TOP], ["quay.io/a/b:1", "local:2"], [gzip.compress(BASE), zstandard.compress(TOP)])
+    files = oci_files([BASE, TOP], ["quay.io/a/b:1", "local:2"], [zipped(BASE), zstandard.compress(TOP)])
     (loaded,) = load(store, write(tmp_path, tar_of(files)))
     assert loaded.names == ("quay.io/a/b:1", "localhost/local:2")
     image = store.images.find("b:1")
     assert image.manifest == next(data for data in files.values() if b'"schemaVersion": 2, "mediaType"' in data)
     assert image.digest == Digest.of(image.manifest)
     for descriptor_ in image.decode_manifest().layers:
-        assert store.blobs.read(Digest.parse(descriptor_.digest)) in (gzip.compress(BASE), zstandard.compress(TOP))
+        assert store.blobs.read(Digest.parse(descriptor_.digest)) in (zipped(BASE), zstandard.compress(TOP))
 
 
 def test_one_image_can_be_chosen(store: Store, tmp_path: Path) -> None:
@@ -220,16 +222,16 @@ FAILURES: list[tuple[str, bytes, type[Exception], str]] = [
     ("truncated archive", docker_archive([(["a"], [OTHER])])[:3000], ArchiveError, "truncated"),
     (
         "truncated outer gzip",
-        gzip.compress(docker_archive([(["a"], [OTHER])]))[:-20],
+        zipped(docker_archive([(["a"], [OTHER])]))[:-20],
         ArchiveError,
         "gzip stream is truncated",
     ),
     ("truncated outer zstd", zstandard.compress(docker_archive([(["a"], [OTHER])]))[:-20], ArchiveError, "zstd stream"),
     ("truncated outer xz", lzma.compress(docker_archive([(["a"], [OTHER])]))[:-20], ArchiveError, "xz stream"),
-    ("truncated gzip layer", damaged_layer(gzip.compress, lambda d: d[:-9]), ArchiveError, "gzip stream is truncated"),
+    ("truncated gzip layer", damaged_layer(zipped, lambda d: d[:-9]), ArchiveError, "gzip stream is truncated"),
     (
         "corrupt gzip layer",
-        damaged_layer(gzip.compress, lambda d: d[:20] + b"\xff" * 9 + d[29:]),
+        damaged_layer(zipped, lambda d: d[:20] + b"\xff" * 9 + d[29:]),
         ArchiveError,
         "gzip stream|checksum|diff id",
     ),
@@ -295,7 +297,7 @@ def changed(files: dict[str, bytes], name_of: bytes, content: bytes | None) -> d
     return rest if content is None else rest | {name: content}
 
 
-PACKED = gzip.compress(BASE)
+PACKED = zipped(BASE)
 GOOD = oci_files([BASE], ["x"], [PACKED])
 
 
@@ -321,7 +323,7 @@ LAYOUTS: list[tuple[str, dict[str, bytes], type[Exception], str]] = [
     ("layer shorter", changed(GOOD, PACKED, PACKED[:-1]), ArchiveError, "truncated"),
     (
         "layer another",
-        changed(GOOD, PACKED, gzip.compress(OTHER)[: len(PACKED)].ljust(len(PACKED), b"x")),
+        changed(GOOD, PACKED, zipped(OTHER)[: len(PACKED)].ljust(len(PACKED), b"x")),
         ArchiveError,
         "gzip stream|digest",
     ),
@@ -352,11 +354,11 @@ def test_a_layer_with_the_right_bytes_but_the_wrong_diff_id_is_refused_even_if_b
     store: Store, tmp_path: Path
 ) -> None:
     """The blob of one layer under the diff id of another: both are in the store, verified, but not as a pair."""
-    load(store, write(tmp_path, tar_of(oci_files([BASE], ["a"], [gzip.compress(BASE)]))))
-    load(store, write(tmp_path, tar_of(oci_files([OTHER], ["b"], [gzip.compress(OTHER)]))))
+    load(store, write(tmp_path, tar_of(oci_files([BASE], ["a"], [zipped(BASE)]))))
+    load(store, write(tmp_path, tar_of(oci_files([OTHER], ["b"], [zipped(OTHER)]))))
     before = state(store)
     with pytest.raises(DigestMismatch, match="diff id"):
-        load(store, write(tmp_path, tar_of(oci_files([BASE], ["c"], [gzip.compress(OTHER)]))))
+        load(store, write(tmp_path, tar_of(oci_files([BASE], ["c"], [zipped(OTHER)]))))
     assert state(store) == before
 
 
@@ -373,7 +375,7 @@ def test_links_and_pipes_in_a_directory_are_not_followed(store: Store, tmp_path:
         load(store, path)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [zipped, zstandard.compress])
 def test_a_bomb_ends_early(store: Store, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     small = Limits(bytes=64 << 20, free_bytes=2 << 20, ratio=50)
     store.unpack_options = replace(store.unpack_options, limits=small)
@@ -406,7 +408,7 @@ def test_what_a_callback_raises_ends_the_load(store: Store, tmp_path: Path) -> N
     assert state(store) == before
 
 
-@pytest.mark.parametrize("pack", [None, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("pack", [None, zipped, zstandard.compress])
 @pytest.mark.parametrize("format", ["docker-archive", "oci-archive"])
 def test_a_saved_image_has_the_same_digests(
     store: Store, tmp_path: Path, pack: Callable[[bytes], bytes] | None, format: str
@@ -439,7 +441,7 @@ def test_saving_refuses_what_it_cannot_do(store: Store, tmp_path: Path) -> None:
         save(store, [(store.images.all()[0], [])], tmp_path / "missing" / "x")
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress, lzma.compress, bz2.compress])
+@pytest.mark.parametrize("pack", [bytes, zipped, zstandard.compress, lzma.compress, bz2.compress])
 def test_a_root_file_system_becomes_an_image(store: Store, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = write(tmp_path, pack(BASE))
     os.utime(path, ns=(0, 1_500_000_000_123_000_000))
@@ -460,7 +462,7 @@ def test_a_bad_root_file_system_changes_nothing(store: Store, tmp_path: Path) ->
     before = state(store)
     for data, error, message in (
         (BASE[:700], ArchiveError, "truncated"),
-        (gzip.compress(BASE)[:-5], ArchiveError, "truncated"),
+        (zipped(BASE)[:-5], ArchiveError, "truncated"),
         (archive(symlink("../x", "y")), UnsafeEntry, r"'\.\.'"),
     ):
         with pytest.raises(error, match=message):
