@@ -8,6 +8,7 @@ import threading
 import time
 
 CGROUPS = "/sys/fs/cgroup"
+KERNEL_THREAD = 0x200000  # PF_KTHREAD
 
 
 def mounts() -> list[str]:
@@ -22,7 +23,7 @@ def cgroups() -> list[str]:
 
 def processes() -> dict[str, str]:
     """Every process of the test host but this one: pid → name. What waits to be reaped by the machine's init has ended
-    already."""
+    already; threads of the kernel, which a machine of its own shows, come and go by themselves."""
     found = {}
     for place, _, files in os.walk(CGROUPS):
         if "cgroup.procs" not in files:
@@ -38,7 +39,8 @@ def processes() -> dict[str, str]:
                     fields = stat.read().rpartition(")")
             except OSError:
                 continue
-            if fields[2].split()[0] not in "ZX" and int(pid) != os.getpid():
+            state, flags = fields[2].split()[0], int(fields[2].split()[6])
+            if state not in "ZX" and not flags & KERNEL_THREAD and int(pid) != os.getpid():
                 found[pid] = fields[0].partition("(")[2]
     return found
 
