@@ -276,8 +276,10 @@ def generate_types(interface: Interface) -> str:
     types = interface.of("type")
     reserved = {"bool", "int", "float", "str", "list", "dict", "msgspec", "Int"}
     out = [
-        _generated("The types and methods of io.podman.\n\nField names are those of the wire. A field that is not given"
-                   " has its zero value."),
+        _generated(
+            "The types and methods of io.podman.\n\nField names are those of the wire. A field that is not given"
+            " has its zero value."
+        ),
         "from __future__ import annotations\n\nfrom typing import Annotated\n\nimport msgspec\n\n"
         "from pyengine.iopodman.interface import Field, Method\n\n"
         "Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]\n",
@@ -323,8 +325,10 @@ def generate_errors(interface: Interface) -> str:
     if used:
         imports.append(f"from pyengine.iopodman.types import {', '.join(used)}\n")
     out = [
-        _generated("The errors of io.podman, a class each.\n\n"
-                   "Parameters are attributes; `ERRORS` finds a class by its name on the wire."),
+        _generated(
+            "The errors of io.podman, a class each.\n\n"
+            "Parameters are attributes; `ERRORS` finds a class by its name on the wire."
+        ),
         "from __future__ import annotations\n\nfrom typing import ClassVar\n\n" + "".join(imports),
     ]
     for member in errors:

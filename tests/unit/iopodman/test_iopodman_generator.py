@@ -33,9 +33,7 @@ comments = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C"
 
 def types(names: list[str]) -> st.SearchStrategy[Type]:
     plain = st.sampled_from([*generate_types.BASIC, *names]).map(Type)
-    whole = st.recursive(
-        plain, lambda inner: st.builds(Type, st.sampled_from(["[]", "[string]"]), inner), max_leaves=3
-    )
+    whole = st.recursive(plain, lambda inner: st.builds(Type, st.sampled_from(["[]", "[string]"]), inner), max_leaves=3)
     return whole | st.builds(Type, st.just("?"), whole)
 
 
