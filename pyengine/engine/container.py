@@ -1,4 +1,7 @@
-"""One container, as its users handle it."""
+"""One container, as its users handle it.
+
+What a method needs beyond the state is imported by the method: listing containers has to be quick.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from pyengine.engine import execution, lifecycle, states
-from pyengine.engine.attachment import Attachment
+from pyengine.engine import states
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.result import DEFAULT_OUTPUT_LIMIT, Result
 from pyengine.engine.states import ContainerState
 from pyengine.typing import override
 
 if TYPE_CHECKING:
+    from pyengine.engine.attachment import Attachment
     from pyengine.engine.engine import Engine
+    from pyengine.engine.execution import ExecSession
     from pyengine.engine.explain import Explanation
     from pyengine.runtime.logs import LogLine
 
@@ -103,6 +107,8 @@ class Container:
 
     def init(self) -> None:
         """Set everything up and hold the container just before its command (state ``created``)."""
+        from pyengine.engine import lifecycle
+
         lifecycle.init(self.engine, self.config)
 
     def start(self) -> None:
@@ -111,11 +117,15 @@ class Container:
         Raises `InvalidState` when it runs already, `StartFailed` when the command cannot be executed (its
         ``exit_code`` is 126 or 127), `StepError` when the container could not be set up.
         """
+        from pyengine.engine import lifecycle
+
         lifecycle.start(self.engine, self.config).close()
 
     def start_attached(self, stdin: bool = True) -> Attachment:
         """Start the command with its streams in the caller's hands, from the first byte on. Without `stdin`, the
         command's standard input ends at once."""
+        from pyengine.engine import lifecycle
+
         return lifecycle.start_attached(self.engine, self.config, stdin)
 
     def stop(self, timeout: float | None = None) -> None:
@@ -123,10 +133,14 @@ class Container:
 
         Raises `InvalidState` when it does not run.
         """
+        from pyengine.engine import lifecycle
+
         lifecycle.stop(self.engine, self.config, self.config.stop_timeout if timeout is None else timeout)
 
     def kill(self, signal: int | str = "KILL") -> None:
         """Send a signal, by number or name, to the first process. Returns once it is sent."""
+        from pyengine.engine import lifecycle
+
         lifecycle.kill(self.engine, self.config, signal)
 
     def restart(self, timeout: float | None = None) -> None:
@@ -137,10 +151,14 @@ class Container:
 
     def pause(self) -> None:
         """Freeze every process of the container (cgroup.freeze)."""
+        from pyengine.engine import lifecycle
+
         lifecycle.pause(self.engine, self.config)
 
     def unpause(self) -> None:
         """Let a paused container go on."""
+        from pyengine.engine import lifecycle
+
         lifecycle.unpause(self.engine, self.config)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -148,20 +166,28 @@ class Container:
 
         Raises `WaitTimeout` after `timeout` seconds.
         """
+        from pyengine.engine import lifecycle
+
         return lifecycle.wait(self.engine, self.config, timeout)
 
     def remove(self, force: bool = False) -> None:
         """Remove the container with everything it wrote. `force` kills it first if it runs."""
+        from pyengine.engine import lifecycle
+
         lifecycle.remove(self.engine, self.config, force=force)
 
     def rename(self, name: str) -> None:
         """Give it another name. Raises `NameInUse`, and `InvalidValue` for what no container can be called."""
+        from pyengine.engine import lifecycle
+
         self.config = lifecycle.rename(self.engine, self.config, name)
 
     # --- its streams
 
     def attach(self, stdin: bool = True) -> Attachment:
         """Join the streams of the running container. What it wrote before is in `logs`."""
+        from pyengine.engine import lifecycle
+
         return lifecycle.attach(self.engine, self.config, stdin)
 
     def logs(
@@ -199,6 +225,8 @@ class Container:
         `user` is ``name|uid[:group|gid]`` (empty: the container's), `env` are ``K=V`` beside the container's own.
         After `timeout` seconds the command is killed with all that it started: `ExecTimeout`.
         """
+        from pyengine.engine import execution
+
         with self.open_exec(
             command, user=user, workdir=workdir, env=env, tty=tty, privileged=privileged, stdin=input is not None
         ) as session:
@@ -214,8 +242,10 @@ class Container:
         tty: bool = False,
         privileged: bool = False,
         stdin: bool = True,
-    ) -> execution.ExecSession:
+    ) -> ExecSession:
         """Run a command in the running container, its streams in the caller's hands."""
+        from pyengine.engine import execution
+
         request = execution.ExecRequest(
             command=tuple(command),
             user=user,

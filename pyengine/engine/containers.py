@@ -6,16 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyengine.engine import creation
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.container import Container
-from pyengine.engine.options import make_request
-from pyengine.engine.request import ContainerRequest
 from pyengine.engine.result import DEFAULT_OUTPUT_LIMIT, Result
 from pyengine.errors import ContainerNotFound, OutputTooLarge, WaitTimeout
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
+    from pyengine.engine.request import ContainerRequest
 
 
 class Containers:
@@ -32,6 +30,9 @@ class Containers:
 
         Raises `ImageNotFound`, `NameInUse`, `InvalidValue`, and `CannotEnforce` for a limit that cannot be set here.
         """
+        from pyengine.engine import creation
+        from pyengine.engine.options import make_request
+
         if request is None:
             request = make_request(image=image, command=command, **options)
         return Container(self._engine, creation.create(self._engine, request))
@@ -52,6 +53,9 @@ class Containers:
         `input` is what it reads from stdin. After `timeout` seconds it is killed: `WaitTimeout`. More than
         `output_limit` bytes of output: `OutputTooLarge`, once it has ended. `remove=False` keeps the container.
         """
+        from pyengine.engine import creation
+        from pyengine.engine.options import make_request
+
         if input is not None:
             options["interactive"] = True
         request = make_request(image=image, command=tuple(command), **options)

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from pyengine.engine.cgroups import Cgroups
 from pyengine.engine.containers import Containers
 from pyengine.engine.layout import default_layout, make_fixed_directories
 from pyengine.errors import KernelError, PyengineError
@@ -17,6 +16,7 @@ from pyengine.linux.fd import Fd
 from pyengine.store.store import Store
 
 if TYPE_CHECKING:
+    from pyengine.engine.cgroups import Cgroups
     from pyengine.engine.explain import Explanation
     from pyengine.engine.images import Images
     from pyengine.engine.spec_facts import EnvironmentFacts
@@ -55,7 +55,6 @@ class Engine:
         self._namespace: UserNamespace | None = None
         self.store = Store(self.layout.root, self.layout.run_root)
         try:
-            self.cgroups = Cgroups(self.rootless)
             make_fixed_directories(self.layout)
             self._sweep()
         except BaseException:
@@ -80,7 +79,8 @@ class Engine:
             program.close()
         if storage is not None:
             storage.close()
-        self.cgroups.close()
+        if "cgroups" in vars(self):
+            self.cgroups.close()
         self.store.close()
 
     @property
@@ -126,6 +126,13 @@ class Engine:
     @property
     def run_root(self) -> str:
         return self.layout.run_root
+
+    @cached_property
+    def cgroups(self) -> Cgroups:
+        """The cgroups of containers."""
+        from pyengine.engine.cgroups import Cgroups
+
+        return Cgroups(self.rootless)
 
     @cached_property
     def containers(self) -> Containers:

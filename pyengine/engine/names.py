@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
-import secrets
 
 from pyengine.errors import InvalidValue
 
@@ -67,6 +67,6 @@ def random_name(source: random.Random | None = None) -> str:
 
 def new_id() -> str:
     """64 random hexadecimal digits, of which the first 12 are never all decimal: they would be taken for a number."""
-    while (id := secrets.token_hex(32))[:SHORT].isdecimal():
+    while (id := os.urandom(32).hex())[:SHORT].isdecimal():
         pass
     return id

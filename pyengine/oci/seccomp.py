@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib.resources
+import os
 from collections.abc import Collection
 
 import msgspec
@@ -99,7 +99,8 @@ def decode_profile(data: bytes, name: str) -> SeccompProfile:
 @functools.cache
 def default_profile() -> SeccompProfile:
     """The profile that a container gets if nobody says otherwise."""
-    data = importlib.resources.files("pyengine.oci").joinpath("seccomp_default.json").read_bytes()
+    with open(os.path.join(os.path.dirname(__file__), "seccomp_default.json"), "rb") as file:
+        data = file.read()
     return decode_profile(data, "of pyengine")
 
 
