@@ -32,6 +32,16 @@ def podman(root: str, *arguments: str) -> list[str]:
     return ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--cgroup-manager=cgroupfs", *arguments]
 
 
+def conmon_of(directory: str) -> int:
+    """The conmon that podman started for the store in this directory."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with open(path) as file:
+            words = file.read()
+        if "conmon" in words.split("\0")[0] and directory in words:
+            return int(path.split("/")[2])
+    raise SystemExit("there is no conmon")
+
+
 def main(directory: str) -> None:
     tree = busybox_tree(f"{directory}/tree")
     with Engine(root=f"{directory}/root", run_root="/run/pyengine-bench") as engine:
@@ -66,11 +76,7 @@ def main(directory: str) -> None:
             mine, theirs = compare(lambda: box.exec(["/bin/true"]), lambda: quiet(*execute), 8)
             report("exec /bin/true", mine, theirs, "podman exec", "budget: >= 30")
             memory = resident_private(box.state().monitor_pid)
-            conmon = next(
-                int(path.split("/")[2])
-                for path in glob.glob("/proc/[0-9]*/comm")
-                if open(path).read() == "conmon\n" and directory in open(path.replace("comm", "cmdline")).read()
-            )
+            conmon = conmon_of(directory)
             peer_memory = resident_private(conmon)
             print(
                 f"{'private memory of the monitor':44} {memory:9d} KiB  conmon {peer_memory} KiB   budget: <= 200 KiB"

@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from itertools import islice
 
 from pyengine import Engine, errors
 
@@ -63,7 +64,7 @@ def tour(engine: Engine) -> None:
         box.start()
         result = box.exec(["ps"])
         show("exec in a running container", result.stdout.decode())
-        show("its log, as it comes", "\n".join(str(line) for line, _ in zip(box.logs(follow=True), range(2))))
+        show("its log, as it comes", "\n".join(str(line) for line in islice(box.logs(follow=True), 2)))
         state = box.state()
         show("its state, read where the kernel has it", f"{state.status}, pid {state.pid} on the host")
         box.stop(timeout=0)
