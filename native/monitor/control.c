@@ -153,6 +153,9 @@ void control_receive(int index)
 	struct control_message message;
 	ssize_t length = recv(monitor.controls[index], &message, sizeof(message), MSG_DONTWAIT);
 
+	/* It hung up without reading all that it got. That is said once, before what it had sent. */
+	if (length < 0 && errno == ECONNRESET)
+		length = recv(monitor.controls[index], &message, sizeof(message), MSG_DONTWAIT);
 	if (length < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (length < (ssize_t)sizeof(message.kind)) {

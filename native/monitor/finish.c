@@ -33,15 +33,85 @@ int64_t read_oom_kills(void)
 	return line == NULL ? 0 : strtoll(line + 10, NULL, 10);
 }
 
+struct entry {
+	uint64_t inode;
+	int64_t offset;
+	unsigned short length;
+	unsigned char type;
+	char name[];
+};
+
+static void kill_whole(int group)
+{
+	cleanup_close int fd = openat(group, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void)!write(fd, "1", 1);
+}
+
+static void kill_below(int group)
+{
+	_Alignas(8) char buffer[1024];
+	cleanup_close int listing = openat(group, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long length;
+
+	while (listing >= 0 && (length = syscall(SYS_getdents64, listing, buffer, sizeof(buffer))) > 0) {
+		for (long at = 0; at < length;) {
+			const struct entry *entry = (const struct entry *)(const void *)(buffer + at);
+			cleanup_close int below = -1;
+
+			at += entry->length;
+			if (entry->type != DT_DIR || strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+				continue;
+			below = openat(group, entry->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			if (below >= 0)
+				kill_whole(below);
+		}
+	}
+}
+
+/* Whether there was somebody to kill. */
+static bool kill_members(int group)
+{
+	cleanup_close int fd = openat(group, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	char text[4096];
+	ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	char *cursor = text;
+	bool found = false;
+
+	if (length <= 0)
+		return false;
+	text[length] = 0;
+	while (*cursor != 0) {
+		char *end;
+		long pid = strtol(cursor, &end, 10);
+
+		/* A number that the end of the buffer cut off is not a pid; 0 is one that cannot be seen from here. */
+		if (end == cursor || *end != '\n')
+			break;
+		if (pid > 0)
+			found = kill((pid_t)pid, SIGKILL) == 0 || found;
+		cursor = end + 1;
+	}
+	return found;
+}
+
+/* Where the container is to be started again, its group must not be killed as a whole: since Linux 6.14 a process that
+ * is cloned into a group that ever was dies at once (cgroup_css_set_fork() takes the kill_seq to compare with from the
+ * group of the parent, not from that of CLONE_INTO_CGROUP). */
 static void kill_cgroup(void)
 {
-	cleanup_close int fd = -1;
+	bool again = monitor.settings[SETTINGS_RESTART].number != 0 && !monitor.stopping && !monitor.released;
 
 	if (monitor.cgroup < 0 || monitor.settings[SETTINGS_SESSION].number)
 		return;
-	fd = openat(monitor.cgroup, "cgroup.kill", O_WRONLY | O_CLOEXEC);
-	if (fd >= 0)
-		(void)!write(fd, "1", 1);
+	if (!again) {
+		kill_whole(monitor.cgroup);
+		return;
+	}
+	kill_below(monitor.cgroup);
+	for (int i = 0; i < CGROUP_TRIES && kill_members(monitor.cgroup); i++)
+		poll(NULL, 0, i < 10 ? 1 : 10);
 }
 
 void kill_container(void)
@@ -143,14 +213,6 @@ static void run_cleanup(void)
 	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
 }
-
-struct entry {
-	uint64_t inode;
-	int64_t offset;
-	unsigned short length;
-	unsigned char type;
-	char name[];
-};
 
 /* A container that manages cgroups leaves some below its own. */
 static bool remove_cgroup(int parent, const char *name, int depth)
