@@ -77,6 +77,12 @@ class Cgroups:
             if resources != Resources():
                 raise self.refuse(f"limit container {config.name}")
             return None
+        stale = self._hierarchy.locate(config.cgroup)
+        if os.path.isdir(stale.path):
+            # Of a run whose monitor was killed. Its filter is still there, and a group that was killed as a whole
+            # takes in no new process (see native/monitor/finish.c).
+            stale.kill()
+            stale.remove()
         group = self._hierarchy.create(config.cgroup)
         try:
             group.apply(resources)
@@ -141,20 +147,20 @@ class Cgroups:
         group.create(parent.path)
         return group
 
+    def session_groups(self, name: str) -> list[str]:
+        """The paths of the groups of exec sessions below the container's."""
+        parent = self.group(name)
+        if parent is None or not os.path.isdir(parent.path):
+            return []
+        return [f"{parent.path}/{group}" for group in os.listdir(parent.path) if group.startswith(_SESSION)]
+
     def sweep_sessions(self, name: str, alive: set[str]) -> None:
         """Remove the empty groups of exec sessions below the container's, but those of the sessions `alive`."""
-        parent = self.group(name)
-        if parent is None:
-            return
         keep = {_session_group(id) for id in alive}
-        try:
-            groups = os.listdir(parent.path)
-        except FileNotFoundError:
-            return
-        for group in groups:
-            if group.startswith(_SESSION) and group not in keep:
+        for path in self.session_groups(name):
+            if os.path.basename(path) not in keep:
                 try:
-                    os.rmdir(f"{parent.path}/{group}")
+                    os.rmdir(path)
                 except OSError:
                     pass  # what the session started runs on, or another engine was faster
 

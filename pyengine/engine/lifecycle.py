@@ -72,8 +72,12 @@ def _require(engine: Engine, config: ContainerConfig, allowed: tuple[str, ...], 
 
 def _settle(engine: Engine, config: ContainerConfig) -> None:
     """Wait for a monitor of an earlier start: one that has not come to its facts, because the engine was killed that
-    started it, or one that has told the end and still clears up. The caller holds the lock."""
+    started it, or one that has told the end and still clears up; end what a monitor held that was killed. The caller
+    holds the lock."""
     run = engine.layout.run(config.id)
+    facts = read_state(run)
+    if facts.phase == "created" and not facts.monitor_alive:
+        _end_without_monitor(engine, config)
     deadline = time.monotonic() + _SETTLING
     while read_state(run).phase in ("", "exited", "failed") and monitored(run):
         if time.monotonic() > deadline:
@@ -117,6 +121,9 @@ def start(engine: Engine, config: ContainerConfig, client: socket.socket | None 
 def start_attached(engine: Engine, config: ContainerConfig, stdin: bool) -> Attachment:
     """Start with the streams in the caller's hands."""
     if states.read(engine, config).status == "created":
+        with locked(engine, config.id):
+            _settle(engine, config)
+    if states.read(engine, config).status == "created":
         attachment = attach(engine, config, stdin, allowed=("created",))
         try:
             start(engine, config).close()
@@ -137,12 +144,19 @@ def start_attached(engine: Engine, config: ContainerConfig, stdin: bool) -> Atta
 def attach(engine: Engine, config: ContainerConfig, stdin: bool, allowed: tuple[str, ...] = ("running",)) -> Attachment:
     """Join the streams of a container that runs."""
     _require(engine, config, allowed, "attach to")
-    connection = monitor.connect_streams(engine.layout.run(config.id))
     try:
-        session = monitor.connect(engine.layout.run(config.id))
-    except BaseException:
-        connection.close()
-        raise
+        connection = monitor.connect_streams(engine.layout.run(config.id))
+        try:
+            session = monitor.connect(engine.layout.run(config.id))
+        except BaseException:
+            connection.close()
+            raise
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise InvalidState(
+            config.id,
+            "exited",
+            f"cannot attach to container {config.name}: it has just ended, or its monitor was killed",
+        ) from None
     return _attachment(engine, config, connection, session, stdin)
 
 
@@ -201,11 +215,18 @@ def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -
 def _end_by_monitor(
     engine: Engine, config: ContainerConfig, session: monitor.Session, number: int, timeout: float
 ) -> bool:
-    session.stopping()
+    _end_restarts(session)
     _signal(engine, config, number)
     if number != signals.SIGKILL and not _has_ended(session, timeout):
         _signal(engine, config, signals.SIGKILL)
     return _has_ended(session, _PATIENCE)
+
+
+def _end_restarts(session: monitor.Session) -> None:
+    """A restart policy is for what ends by itself. Once the monitor has greeted us it reads this before it looks at the
+    restart policy, even if the container has ended meanwhile."""
+    session.receive(_PATIENCE)
+    session.stopping()
 
 
 def _has_ended(session: monitor.Session, timeout: float) -> bool:
@@ -247,6 +268,12 @@ def kill(engine: Engine, config: ContainerConfig, signal: int | str) -> None:
 
     number = parse_signal(str(signal))
     _require(engine, config, ("running",), "send a signal to")
+    if config.restart != "no":
+        try:
+            with monitor.connect(engine.layout.run(config.id)) as session:
+                _end_restarts(session)
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass  # its monitor was killed: nothing restarts it
     if not _signal(engine, config, number):
         raise InvalidState(config.id, "exited", f"cannot send a signal to container {config.name}: it has just ended")
 
