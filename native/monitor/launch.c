@@ -60,18 +60,25 @@ static void begin(int mapped)
 {
 	static const char *const ours[] = {"cgroup", "engine", "client"};
 	int report = fcntl(child.report, F_DUPFD_CLOEXEC, 100);
+	int wait = mapped < 0 ? -1 : fcntl(mapped, F_DUPFD_CLOEXEC, report + 1);
 	char go;
 
-	if (report < 0)
+	if (report < 0 || (mapped >= 0 && wait < 0))
 		_exit(1);
-	if (mapped >= 0 && read(mapped, &go, 1) != 1)
-		_exit(1); /* whoever should have written the maps has said what went wrong */
+	/* First of all: while it waits for its maps it is dumpable, and root of the namespace around it has all
+	 * capabilities over it. */
 	sys_close_range(3, FIRST_DESCRIPTOR - 1, 0);
 	sys_close_range(FIRST_DESCRIPTOR + (unsigned int)monitor.plan.descriptor_count, (unsigned int)report - 1, 0);
-	sys_close_range((unsigned int)report + 1, ~0u, 0);
+	sys_close_range((unsigned int)report + 1, wait < 0 ? ~0u : (unsigned int)wait - 1, 0);
+	if (wait >= 0)
+		sys_close_range((unsigned int)wait + 1, ~0u, 0);
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
 		if (plan_descriptor(&monitor.plan, ours[i]) >= 0)
 			close(plan_descriptor(&monitor.plan, ours[i]));
+	if (wait >= 0 && read(wait, &go, 1) != 1)
+		_exit(1); /* whoever should have written the maps has said what went wrong */
+	if (wait >= 0)
+		close(wait);
 	child.report = report;
 	prctl(PR_SET_NAME, "pyengine-child");
 	if (mapped >= 0) {
@@ -125,8 +132,6 @@ static pid_t clone_container(int proc, bool between)
 		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 	pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
 	if (pid == 0) {
-		if (user)
-			close(mapped[1]);
 		begin(mapped[0]);
 	}
 	if (pid < 0)

@@ -106,6 +106,8 @@ static bool report_receive(void)
 		close(monitor.report);
 		monitor.report = -1;
 		monitor.report_ended = true;
+		if (monitor.executing && !monitor.failed)
+			became_running(); /* before anything of its output is touched */
 		return false;
 	}
 	header = CMSG_FIRSTHDR(&packet);
@@ -215,10 +217,15 @@ static void want_all(void)
 	want(monitor.control, POLLIN);
 	for (int i = 0; i <= MAX_CONTROLS; i++)
 		want(monitor.controls[i], POLLIN);
-	for (int i = 0; i <= MAX_CLIENTS; i++)
-		want(monitor.clients[i].fd,
-		     (short)((monitor.clients[i].reading && more_input ? POLLIN : 0) |
-			     (monitor.clients[i].sent < monitor.chunk_length ? POLLOUT : 0)));
+	for (int i = 0; i <= MAX_CLIENTS; i++) {
+		const struct client *client = &monitor.clients[i];
+		short events = (short)((client->reading && more_input ? POLLIN : 0) |
+				       (client->sent < monitor.chunk_length && !client->deaf ? POLLOUT : 0));
+
+		/* One that has gone and left stdin behind says so all the time: its turn comes with that stdin. */
+		if (events != 0 || !client->reading)
+			want(client->fd, events);
+	}
 	/* A pipe whose other end is closed reports that whatever is asked for: while it may not be read it is left out. */
 	for (int stream = 0; stream < 2; stream++)
 		if ((reading | (monitor.out[stream] == monitor.in ? writing : 0)) != 0 && !resting)
@@ -344,8 +351,6 @@ static void decide(void)
 			end_of_failed();
 		return;
 	}
-	if (monitor.report_ended && monitor.executing && monitor.phase < PHASE_RUNNING)
-		became_running();
 	if (monitor.starter == 0 && (monitor.child_ended || monitor.child == 0) && monitor.phase < PHASE_RUNNING) {
 		monitor.failed = true;
 		monitor.failure = (struct child_message){.error = ECHILD};

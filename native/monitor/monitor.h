@@ -47,6 +47,7 @@ struct client {
 	int fd;
 	bool lossless; /* the engine's own: it is waited for */
 	bool reading;  /* it may still send stdin */
+	bool deaf;     /* it takes nothing any more */
 	size_t sent;   /* of the chunk */
 	int64_t stalled_since;
 };

@@ -34,6 +34,8 @@ void client_drop(struct client *client)
 
 static bool client_push(struct client *client)
 {
+	if (client->deaf)
+		client->sent = monitor.chunk_length;
 	while (client->sent < monitor.chunk_length) {
 		char stream = monitor.chunk_stream == 0 ? 2 : 3;
 		size_t left = monitor.chunk_length - client->sent, length = left < ATTACH_PACKET ? left : ATTACH_PACKET;
@@ -49,7 +51,11 @@ static bool client_push(struct client *client)
 		if (errno == EINTR)
 			continue;
 		if (errno != EAGAIN) {
-			client_drop(client);
+			/* It has gone; what it sent before may still be waiting for the container. */
+			if (client->reading)
+				client->deaf = true;
+			else
+				client_drop(client);
 			return true;
 		}
 		if (client->lossless)
@@ -158,7 +164,8 @@ void client_receive(struct client *client, short events)
 		return; /* its turn comes when the container has read what is there */
 	length = recv(client->fd, monitor.input, STDIN_BUFFER, MSG_DONTWAIT);
 	if (length < 0) {
-		if (errno != EAGAIN && errno != EINTR)
+		/* It hung up without reading all that it got. That is said once, before what it had sent. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNRESET)
 			client_drop(client);
 		return;
 	}

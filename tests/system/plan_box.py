@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -156,9 +157,7 @@ class Box:
             state = read_state(str(self.base / f"run{index}"))
             for process in (state.pid, state.monitor):
                 if process is not None and (pidfd := process.open()) is not None:
-                    with pidfd:
-                        import signal
-
+                    with pidfd, suppress(ProcessLookupError):
                         signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
 
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,36 @@ def test_stdin_goes_in_and_its_end_is_seen(box: Box) -> None:
         assert session.wait_exit(10).exit_code == 0
 
 
+def processor_time(pid: int) -> int:
+    """Clock ticks (10 ms) that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().split()
+    return int(fields[13]) + int(fields[14])
+
+
+def test_stdin_that_nobody_reads_costs_nothing_and_is_kept(box: Box) -> None:
+    """A client that had sent more than the container reads, and had gone, kept the monitor busy for ever."""
+    plan = box.plan(
+        "helper", "await-signal", "10", "--", "cat", stdin=True, stdin_once=True, log_path=f"{box.base}/log"
+    )
+    session, run = box.launch(plan)
+    session.await_started()
+    sent = b"x" * 8191 + b"\n"
+    with monitor.connect_streams(run) as client:
+        client.settimeout(0.3)
+        count = 0
+        with suppress(TimeoutError):
+            while True:
+                count += client.send(sent) // len(sent)
+    assert count > 10
+    pid = read_state(run).monitor.pid
+    begin = processor_time(pid)
+    time.sleep(0.5)
+    assert processor_time(pid) - begin <= 3
+    os.kill(session.pid, signal.SIGUSR1)
+    assert session.wait_exit(10).exit_code == 0
+    assert log_content(box.base / "log")["stdout"].endswith(b"signal 10\n" + sent * count)
+
+
 def test_without_stdin_the_container_reads_nothing(box: Box) -> None:
     assert box.run("helper", "cat", "--", "echo", "end", input=b"ignored").stdout == "end\n"
 
@@ -413,10 +444,9 @@ def test_a_container_that_closes_its_terminal_costs_nothing(box: Box) -> None:
     session.await_started()
     time.sleep(0.2)
     state = read_state(run)
-    begin = Path(f"/proc/{state.monitor.pid}/stat").read_text().split()
+    begin = processor_time(state.monitor.pid)
     time.sleep(0.5)
-    end = Path(f"/proc/{state.monitor.pid}/stat").read_text().split()
-    assert int(end[13]) + int(end[14]) - int(begin[13]) - int(begin[14]) <= 3
+    assert processor_time(state.monitor.pid) - begin <= 3
     os.kill(session.pid, signal.SIGKILL)
     assert session.wait_exit(10).exit_code == 137
 

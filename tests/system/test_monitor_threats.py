@@ -190,7 +190,7 @@ def test_a_joining_process_shows_nothing_of_the_host(box: Box) -> None:
             count += 1
     finally:
         os.close(pidfd)
-    assert count > 20
+    assert count > 2
     assert session.wait_exit(10).exit_code == 0
     text = (box.base / "log").read_text()
     assert "foreign 0 writable 0 descriptors 0 looked yes" in text, text
