@@ -45,6 +45,7 @@ MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 
 ROOT = Path(__file__).parent.parent.parent
+HERE_PLANS = str(Path(__file__).parent)
 NAMESPACES = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
 PROC = Mount("proc", "proc", "/proc", NOSUID | NODEV | NOEXEC, (), 0, False)
 
