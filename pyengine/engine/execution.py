@@ -7,7 +7,6 @@ group below that: so that a session can be ended with everything that it started
 from __future__ import annotations
 
 import os
-import secrets
 import signal as signals
 import socket
 import time
@@ -20,7 +19,7 @@ from pyengine.engine.attachment import Attachment
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.lifecycle import locked
 from pyengine.engine.result import Result
-from pyengine.errors import ExecTimeout, InvalidState, InvalidValue, OutputTooLarge, WaitTimeout
+from pyengine.errors import ExecTimeout, InvalidState, InvalidValue, OutputTooLarge, PyengineError, WaitTimeout
 from pyengine.linux import process
 from pyengine.linux.faults import declare, fault
 from pyengine.linux.fd import Fd
@@ -107,6 +106,12 @@ class ExecSession(Attachment):
             with pidfd:
                 process.send_signal(pidfd, signals.SIGKILL)
 
+    def abandon(self) -> None:
+        """Without a monitor: what it would have seen to."""
+        self.kill()
+        if self._group is not None:
+            self._group.remove()
+
     def finish(self) -> None:
         """After the end: nothing of the session stays."""
         self._session.release()
@@ -126,7 +131,7 @@ def start(engine: Engine, config: ContainerConfig, request: ExecRequest) -> Exec
     if engine.cgroups.is_frozen(config.cgroup):
         pidfd.close()
         raise InvalidState(config.id, "paused", f"cannot execute in container {config.name}: it is paused")
-    id = secrets.token_hex(32)
+    id = os.urandom(32).hex()
     with ExitStack() as undo, ExitStack() as held:
         held.enter_context(pidfd)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -219,6 +224,9 @@ def collect(
         session.kill()
         session.wait(_PATIENCE)
         raise ExecTimeout(f"the command ran longer than {timeout} seconds and was killed") from None
+    except PyengineError:
+        session.abandon()  # its monitor was killed
+        raise
     finally:
         session.finish()
     if too_large:

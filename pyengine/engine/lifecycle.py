@@ -11,7 +11,7 @@ import signal as signals
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyengine.engine import launch, states
@@ -76,7 +76,7 @@ def _settle(engine: Engine, config: ContainerConfig) -> None:
     holds the lock."""
     run = engine.layout.run(config.id)
     facts = read_state(run)
-    if facts.phase == "created" and not facts.monitor_alive:
+    if facts.phase == "created" and not monitored(run):
         _end_without_monitor(engine, config)
     deadline = time.monotonic() + _SETTLING
     while read_state(run).phase in ("", "exited", "failed") and monitored(run):
@@ -201,7 +201,7 @@ def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -
         try:
             ended = _end_by_monitor(engine, config, session, number, timeout)
         except PyengineError:
-            if read_state(engine.layout.run(config.id)).monitor_alive:
+            if monitored(engine.layout.run(config.id)):
                 raise
             _end_without_monitor(engine, config)  # it was killed meanwhile
             return
@@ -254,11 +254,12 @@ def _end_without_monitor(engine: Engine, config: ContainerConfig) -> None:
     """The monitor was killed: end what it left by the cgroup, or the process itself."""
     facts = read_state(engine.layout.run(config.id))
     engine.cgroups.kill(config.cgroup)
-    pidfd = facts.pid.open() if facts.pid else None
-    if pidfd is not None:
-        with pidfd:
-            process.send_signal(pidfd, signals.SIGKILL)
-            process.wait_ended(pidfd, _PATIENCE)
+    for one in (facts.pid, facts.monitor):  # which has let go of everything, and may not quite have ended yet
+        pidfd = one.open() if one else None
+        if pidfd is not None:
+            with pidfd:
+                process.send_signal(pidfd, signals.SIGKILL)
+                process.wait_ended(pidfd, _PATIENCE)
     engine.cgroups.remove(config.cgroup)
 
 
@@ -268,14 +269,18 @@ def kill(engine: Engine, config: ContainerConfig, signal: int | str) -> None:
 
     number = parse_signal(str(signal))
     _require(engine, config, ("running",), "send a signal to")
-    if config.restart != "no":
-        try:
-            with monitor.connect(engine.layout.run(config.id)) as session:
+    with ExitStack() as connected:
+        if config.restart != "no":
+            try:
+                session = connected.enter_context(monitor.connect(engine.layout.run(config.id)))
+            except (FileNotFoundError, ConnectionRefusedError):
+                pass  # its monitor was killed: nothing restarts it
+            else:
                 _end_restarts(session)
-        except (FileNotFoundError, ConnectionRefusedError):
-            pass  # its monitor was killed: nothing restarts it
-    if not _signal(engine, config, number):
-        raise InvalidState(config.id, "exited", f"cannot send a signal to container {config.name}: it has just ended")
+        if not _signal(engine, config, number):
+            raise InvalidState(
+                config.id, "exited", f"cannot send a signal to container {config.name}: it has just ended"
+            )
 
 
 def pause(engine: Engine, config: ContainerConfig) -> None:

@@ -83,9 +83,9 @@ def _sweep_sessions(engine: Engine, id: str) -> None:
     """Exec sessions that ended, or never came to be, while no engine looked."""
     try:
         sessions = os.listdir(f"{engine.layout.run(id)}/exec")
-        if not sessions:
-            return
         config = ContainerConfig.decode(engine.store.containers.get(id).config)
+        if not sessions and not engine.cgroups.session_groups(config.cgroup):
+            return
         with _idle(engine, id) as idle:
             if not idle:
                 return
