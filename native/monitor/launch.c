@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -244,6 +245,27 @@ int launch_container(void)
 	}
 	fcntl(monitor.report, F_SETFL, O_NONBLOCK);
 	return 0;
+}
+
+/* When there is no other run, the plan is through: what its steps named is let go, so that nobody's namespace lives on
+ * because of us, and its pages are given back (what is still read of it comes back by itself). */
+void forget_plan(void)
+{
+	static const char *const kept[] = {"cgroup", "engine", "client"};
+	const char *cursor = monitor.plan.descriptor_names;
+
+	if (monitor.settings[SETTINGS_RESTART].number != 0)
+		return;
+	for (int i = 0; i < monitor.plan.descriptor_count; i++) {
+		const char *name = text_next(&cursor);
+		bool ours = false;
+
+		for (size_t j = 0; j < sizeof(kept) / sizeof(kept[0]); j++)
+			ours = ours || strcmp(name, kept[j]) == 0;
+		if (!ours)
+			close(FIRST_DESCRIPTOR + i);
+	}
+	madvise(monitor.plan_data, monitor.plan_length, MADV_DONTNEED);
 }
 
 /* What belonged to one run of the container. */

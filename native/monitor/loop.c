@@ -65,6 +65,7 @@ static void became_running(void)
 	monitor.phase = PHASE_RUNNING;
 	write_state();
 	control_say(SAY_STARTED);
+	forget_plan();
 	fault(started);
 }
 

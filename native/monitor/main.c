@@ -174,6 +174,8 @@ int main(int argc, char **argv)
 		monitor.plan.steps = NULL; /* not to be read again */
 		refuse(step, why);
 	}
+	monitor.plan_data = data;
+	monitor.plan_length = length;
 	monitor.settings = monitor.plan.settings.fields;
 	fault(plan_read);
 	adopt_descriptors();

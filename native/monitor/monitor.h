@@ -54,6 +54,8 @@ struct client {
 
 struct monitor {
 	struct plan plan;
+	void *plan_data;
+	size_t plan_length;
 	const struct field *settings;
 	enum phase phase;
 	int64_t created_at, started_at, finished_at; /* ns since the epoch, 0: not yet */
@@ -97,6 +99,7 @@ int64_t now_monotonic_ms(void);
 /* launch.c */
 int launch_container(void);
 void close_run(void);
+void forget_plan(void);
 
 /* state.c */
 int64_t start_ticks(pid_t pid);

@@ -54,7 +54,7 @@ steps = (
     OomScore(500),
     LookupUser("", (), "", ""),
     User(-1, -1, (), -1),
-    Exec(("helper", "ids", "--", "hostname", "--", "cat", "/proc/self/oom_score_adj", "--", "ls-fd"), ("PATH=/bin",), 0),
+    Exec(("helper", *"ids -- hostname -- cat /proc/self/oom_score_adj -- ls-fd".split()), ("PATH=/bin",), 0),
 )
 settings = dict(namespaces=NAMESPACES, deny_setgroups=True, log_path=base + "/log")
 session = monitor.launch(Plan(Settings("mine", **settings), steps, ("user", "holder")), base + "/run",

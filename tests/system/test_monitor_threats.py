@@ -134,10 +134,10 @@ def test_the_monitor_cannot_be_written_through_proc_self_exe(
     assert answers[0] in ("Read-only file system", "Text file busy", "Permission denied", "Operation not permitted")
     assert "open" not in answers
     assert "remounted" not in answers
-    os.kill(session.pid, signal.SIGKILL)
     # Even when nobody executes it any more, through a descriptor that was kept, and by somebody who may mount.
     kept = os.open(f"/proc/{pid}/exe", os.O_PATH)
     try:
+        os.kill(session.pid, signal.SIGKILL)
         session.wait_exit(10)
         until_gone(run)
         with suppress(KernelError):
