@@ -52,6 +52,21 @@ OPERATIONS: dict[str, Callable[[Engine, str], Any]] = {
 }
 
 
+def live(engine: Engine, _: str) -> None:
+    """All there is to a container's life, until somebody ends it."""
+    while True:
+        box = engine.containers.create(IMAGE, SLEEPER)
+        box.start()
+        box.exec(["true"])
+        engine.containers.run(IMAGE, ["true"])
+        box.stop(0)
+        box.start_attached().close()
+        box.remove(force=True)
+
+
+OPERATIONS["live"] = live
+
+
 def places(directory: Path) -> tuple[str, str]:
     return f"{directory}/root", f"{directory}/run"
 
@@ -118,24 +133,25 @@ class Site:
                 assert attachment.read() == ("stdout", b"ping\n")
             assert next(iter(witness.logs(tail=1))).text == b"ping"
 
-    def left(self, engine: Engine, patience: float = 5.0) -> list[str]:
-        """What belongs to no container that the store knows. What has just been killed has a moment to go."""
+    def left(self, engine: Engine, *others: Engine, patience: float = 5.0) -> list[str]:
+        """What belongs to no container that the store knows, nor to the engines that are open. What has just been
+        killed has a moment to go."""
         found: list[str] = []
 
         def nothing() -> bool:
-            found[:] = self._left(engine)
+            found[:] = self._left(engine, *others)
             return not found
 
         eventually(nothing, patience)
         return found
 
-    def _left(self, engine: Engine) -> list[str]:
+    def _left(self, engine: Engine, *others: Engine) -> list[str]:
         known = {record.id for record in engine.store.containers.all()}
         found = []
         for place in (f"{engine.root}/containers", f"{engine.run_root}/containers"):
             found += [f"{place}/{name}" for name in os.listdir(place) if name not in known]
-        ours = os.path.basename(engine._work.path) if engine._work is not None else ""
-        found += [f"{engine.root}/tmp/{name}" for name in os.listdir(f"{engine.root}/tmp") if name != ours]
+        ours = {os.path.basename(one._work.path) for one in (engine, *others) if one._work is not None}
+        found += [f"{engine.root}/tmp/{name}" for name in os.listdir(f"{engine.root}/tmp") if name not in ours]
         for name in known:
             sessions = f"{engine.run_root}/containers/{name}/exec"
             if os.path.isdir(sessions):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
-from crashes import OPERATIONS, Site, crash, open_engine
+from crashes import HERE, OPERATIONS, Site, crash, open_engine, places
 from engines import IMAGE, eventually, out
 
 import pyengine
@@ -137,6 +142,22 @@ def test_a_crash_of_the_engine_loses_nothing_and_leaves_nothing(site: Site, oper
         assert eventually(lambda: nothing_left(site))
     finally:
         undo(site)
+
+
+def test_crashes_at_any_moment(site: Site) -> None:
+    """Several engines at once, each killed at a random moment of a container's life; the seed is part of the test."""
+    random = Random(20261123)
+    program = [sys.executable, str(HERE / "crashes.py"), *places(site.directory), "live", ""]
+    for _ in range(5):
+        running = [subprocess.Popen(program) for _ in range(2)]
+        for process in running:
+            time.sleep(0.25 + random.random() / 4)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(20) == -signal.SIGKILL
+        with open_engine(site.directory) as engine:
+            site.check(engine)
+    undo(site)
+    assert eventually(lambda: nothing_left(site))
 
 
 def test_a_crash_after_saving_began_leaves_the_store_as_it_was(site: Site, tmp_path: Path) -> None:
