@@ -58,7 +58,7 @@ class Containers:
 
         if input is not None:
             options["interactive"] = True
-        request = make_request(image=image, command=tuple(command), **options)
+        request = make_request(image=image, command=command, **options)
         box = Container(self._engine, creation.create(self._engine, request, ephemeral=remove))
         try:
             return _run(box, input, timeout, output_limit)
