@@ -13,6 +13,7 @@ from pyengine.engine import states
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.result import DEFAULT_OUTPUT_LIMIT, Result
 from pyengine.engine.states import ContainerState
+from pyengine.errors import InvalidValue
 from pyengine.typing import override
 
 if TYPE_CHECKING:
@@ -246,6 +247,8 @@ class Container:
         """Run a command in the running container, its streams in the caller's hands."""
         from pyengine.engine import execution
 
+        if isinstance(command, str):
+            raise InvalidValue(f"command {command[:60]!r}: expected a sequence of words, such as {command.split()[:4]}")
         request = execution.ExecRequest(
             command=tuple(command),
             user=user,
