@@ -111,6 +111,8 @@ def run_and_exec(engine: Engine) -> None:
         box.kill("USR1")
         with box.attach() as attachment:
             attachment.close_stdin()
+        assert box.wait(10) == 0
+        box.start()
         list(box.logs())
         list(engine.containers.list(all=True))
         box.stop(0)
@@ -141,13 +143,14 @@ def test_children_of_the_host_program_are_its_own(engine: Engine) -> None:
     received = []
     before = signal.signal(signal.SIGCHLD, lambda number, frame: received.append(number))
     try:
-        child = subprocess.Popen(["sleep", "0.3"])
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         assert sh(engine, "exit 3").exit_code == 3
         box = engine.containers.create(IMAGE, ["true"])
         box.start()
         assert box.wait(10) == 0
         of_the_engine = len(received)
-        assert child.wait() == 0
+        child.communicate()
+        assert child.returncode == 0
         assert eventually(lambda: len(received) > of_the_engine)
     finally:
         signal.signal(signal.SIGCHLD, before)
