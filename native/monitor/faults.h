@@ -1,5 +1,5 @@
 /* Crash points for tests: argv[2] "fault=NAME" or "fault=NAME:n" makes the monitor kill itself, as kill -9 would, at
- * the n-th passage of that point. tests/system/test_monitor_faults.py reads the names from this list. */
+ * the n-th passage of that point. The tests read the names from this list. */
 #pragma once
 
 #define FAULT_POINTS(X)                                                                                                \

@@ -135,6 +135,10 @@ void kill_container(void);
 void run_ended(void);
 void finish(void);
 
+/* progress.c */
+bool report_receive(void); /* false: nothing more for now */
+void reap(void);
+
 /* loop.c */
 void supervise(void);
 void launch(void);

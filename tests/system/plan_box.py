@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pyengine.errors import KernelError, StartFailed
 from pyengine.runtime import monitor
 from pyengine.runtime.attach import STDERR, STDOUT, decode_packet
 from pyengine.runtime.plan import (
+    Bind,
     BindRoot,
     Exec,
     JoinNamespace,
@@ -230,3 +235,38 @@ def cgroup(name: str) -> Iterator[Path]:
                     time.sleep(0.01)
             else:
                 print("left behind:", path, file=sys.stderr)
+
+
+def fails(box: Box, *argv: str, **options: object) -> str:
+    """The text of the error with which a plan fails; nothing was left running."""
+    with pytest.raises((KernelError, StartFailed)) as caught:
+        box.run(*argv, **options)
+    return str(caught.value)
+
+
+def bind(source: str | Path, target: str, **options: object) -> Bind:
+    values = dict.fromkeys(("set", "clear", "set_recursive", "clear_recursive", "propagation"), 0)
+    fields = {"recursive": True, "propagation_recursive": False, "idmap": "", **values, **options}
+    return Bind(source=str(source), target=target, **fields)
+
+
+def tmpfs(target: str, attributes: int = 0, *data: str, copy_up: bool = False) -> Mount:
+    return Mount("tmpfs", "tmpfs", target, attributes, data, 0, copy_up)
+
+
+LINE = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\+00:00) (stdout|stderr) ([FP]) (.*)\n")
+
+
+def log_content(*paths: Path) -> dict[str, bytes]:
+    """What a log says that was written to each stream; every line of it must be well-formed."""
+    streams = {"stdout": b"", "stderr": b""}
+    for path in paths:
+        content = path.read_bytes()
+        assert content == b"".join(match.group(0) for match in LINE.finditer(content))
+        for match in LINE.finditer(content):
+            streams[match.group(2).decode()] += match.group(4) + (b"\n" if match.group(3) == b"F" else b"")
+    return streams
+
+
+def spam(size: int, line: int) -> bytes:
+    return bytes(10 if line and at % line == line - 1 else ord("a") + at % 26 for at in range(size))

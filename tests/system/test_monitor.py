@@ -20,9 +20,11 @@ from plan_box import (
     Box,
     build_helper,
     cgroup,
+    log_content,
     new_box,
     read_streams,
     receive,
+    spam,
     until,
     until_gone,
 )
@@ -44,7 +46,6 @@ from pyengine.runtime.plan import (
 )
 from pyengine.runtime.state import read_state
 
-LINE = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\+00:00) (stdout|stderr) ([FP]) (.*)\n")
 PTS = Mount("devpts", "devpts", "/dev/pts", 0, ("newinstance", "ptmxmode=0666"), 0, False)
 
 
@@ -57,21 +58,6 @@ def helper() -> Path:
 def box(helper: Path):
     with new_box(helper) as box:
         yield box
-
-
-def log_content(*paths: Path) -> dict[str, bytes]:
-    """What a log says that was written to each stream; every line of it must be well-formed."""
-    streams = {"stdout": b"", "stderr": b""}
-    for path in paths:
-        content = path.read_bytes()
-        assert content == b"".join(match.group(0) for match in LINE.finditer(content))
-        for match in LINE.finditer(content):
-            streams[match.group(2).decode()] += match.group(4) + (b"\n" if match.group(3) == b"F" else b"")
-    return streams
-
-
-def spam(size: int, line: int) -> bytes:
-    return bytes(10 if line and at % line == line - 1 else ord("a") + at % 26 for at in range(size))
 
 
 # --- state and messages
@@ -325,103 +311,6 @@ def test_output_that_others_hold_open_does_not_hold_up_the_end(box: Box) -> None
     subprocess.run(["pkill", "-KILL", "-f", f"^{'helper'} echo x -- background 100$"], check=False)
 
 
-# --- log
-
-
-def test_the_log_has_every_byte_in_well_formed_lines(box: Box) -> None:
-    for size, line in ((0, 1), (200_000, 3), (500_001, 100), (300_000, 0), (100_000, 1)):
-        log = box.base / f"log{size}"
-        session, _ = box.launch(box.plan("helper", "spam", str(size), str(line), log_path=str(log)))
-        assert session.wait_exit(20).exit_code == 0
-        assert log_content(log)["stdout"] == spam(size, line)
-
-
-def test_the_log_is_rotated_between_lines_and_loses_nothing(box: Box) -> None:
-    log = box.base / "ctr.log"
-    settings = {"log_path": str(log), "log_max_size": 20_000, "log_max_files": 100}
-    session, _ = box.launch(box.plan("helper", "spam", "200000", "50", **settings))
-    assert session.wait_exit(20).exit_code == 0
-    numbers = sorted((int(path.name.split(".")[2]) for path in box.base.glob("ctr.log.*")), reverse=True)
-    paths = [box.base / f"ctr.log.{number}" for number in numbers] + [log]
-    assert numbers == list(range(len(numbers), 0, -1))
-    assert len(numbers) > 10
-    assert log_content(*paths)["stdout"] == spam(200_000, 50)
-    assert max(path.stat().st_size for path in paths) <= 20_000 + 100
-
-
-def test_only_so_many_rotated_logs_are_kept(box: Box) -> None:
-    log = box.base / "ctr.log"
-    settings = {"log_path": str(log), "log_max_size": 10_000, "log_max_files": 2}
-    session, _ = box.launch(box.plan("helper", "spam", "200000", "50", **settings))
-    assert session.wait_exit(20).exit_code == 0
-    assert sorted(path.name for path in box.base.glob("ctr.log*")) == ["ctr.log", "ctr.log.1", "ctr.log.2"]
-    tail = log_content(box.base / "ctr.log.2", box.base / "ctr.log.1", log)["stdout"]
-    assert spam(200_000, 50).endswith(tail)
-    assert len(tail) > 10_000
-
-
-def test_a_full_disk_holds_the_container_up_and_loses_nothing(box: Box) -> None:
-    small = box.base / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
-    try:
-        log = small / "log"
-        session, run = box.launch(box.plan("helper", "spam", "1000000", "100", log_path=str(log)))
-        session.await_started()
-        assert session.wait_exit(0.5) is None
-        with monitor.connect(run) as other:  # control is served meanwhile
-            other.await_started()
-        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        assert session.wait_exit(20).exit_code == 0
-        assert log_content(log)["stdout"] == spam(1_000_000, 100)
-    finally:
-        session.close()
-        subprocess.run(["umount", "-l", small], check=True)
-
-
-def test_an_exit_is_told_even_when_the_disk_is_full(box: Box) -> None:
-    small = box.base / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
-    try:
-        session, run = box.launch(
-            box.plan("helper", "spam", "100000", "100", "--", "exit", "3", log_path=f"{small}/log")
-        )
-        assert session.wait_exit(10).exit_code == 3
-        assert read_state(run).monitor_alive  # the rest of the log is still to be written
-        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        until_gone(run)
-        assert log_content(small / "log")["stdout"] == spam(100_000, 100)
-    finally:
-        session.close()
-        subprocess.run(["umount", "-l", small], check=True)
-
-
-def test_a_log_that_was_moved_away_is_opened_anew(box: Box) -> None:
-    log = box.base / "log"
-    session, run = box.launch(box.plan("helper", "cat", stdin=True, log_path=str(log)))
-    session.await_started()
-    with monitor.connect_streams(run) as client:
-        client.send(b"old\n")
-        receive(client)
-        log.rename(box.base / "moved")
-        monitor.reopen_log(run)
-        until(log.exists, "the new log")
-        client.send(b"new\n")
-        receive(client)
-        client.shutdown(socket.SHUT_WR)
-        session.wait_exit(10)
-    assert log_content(box.base / "moved")["stdout"] == b"old\n"
-    assert log_content(log)["stdout"] == b"new\n"
-
-
-def test_a_log_that_cannot_be_opened_is_an_error(box: Box) -> None:
-    session, _ = box.launch(box.plan("helper", log_path="/missing/log"))
-    with pytest.raises(KernelError) as caught:
-        session.await_started()
-    assert str(caught.value) == "set the container up: No such file or directory (open the log)"
-
-
 # --- terminal
 
 
@@ -461,152 +350,6 @@ def test_a_container_that_closes_its_terminal_costs_nothing(box: Box) -> None:
     assert processor_time(state.monitor.pid) - begin <= 3
     os.kill(session.pid, signal.SIGKILL)
     assert session.wait_exit(10).exit_code == 137
-
-
-# --- the end
-
-
-def test_what_is_left_in_the_cgroup_is_killed_and_the_cgroup_removed(box: Box) -> None:
-    with cgroup("left") as path:
-        (path / "inner" / "deeper").mkdir(parents=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        plan = box.plan(
-            "helper",
-            "background",
-            "1000",
-            namespaces=NAMESPACES & ~NEWPID,
-            proc=False,
-            cgroup=str(path),
-            descriptors=("cgroup",),
-        )
-        session, run = box.launch(plan, {"cgroup": fd})
-        os.close(fd)
-        assert session.wait_exit(10).exit_code == 0
-        until_gone(run)
-        assert not path.exists()
-
-
-def test_a_session_leaves_the_cgroup_alone(box: Box) -> None:
-    with cgroup("session") as path:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        keeper, _ = box.launch(box.plan("helper", "sleep", "100", descriptors=("cgroup",)), {"cgroup": fd})
-        keeper.await_started()
-        session, run = box.launch(box.plan("helper", session=True, descriptors=("cgroup",)), {"cgroup": fd})
-        os.close(fd)
-        assert session.wait_exit(10).exit_code == 0
-        until_gone(run)
-        assert keeper.wait_exit(0.1) is None
-        assert str(keeper.pid) in (path / "cgroup.procs").read_text().split()
-        os.kill(keeper.pid, signal.SIGKILL)
-        keeper.wait_exit(10)
-
-
-def counting_plan(box: Box, code: int, **settings: object) -> Plan:
-    return box.plan("helper", "append", "/count", "x", "--", "exit", str(code), **settings)
-
-
-@pytest.mark.parametrize(
-    ("code", "settings", "runs"),
-    [(0, {"restart": 1}, 1), (3, {"restart": 1, "restart_retries": 2}, 3), (3, {}, 1)],
-)
-def test_restarts_follow_the_policy(box: Box, code: int, settings: dict[str, int], runs: int) -> None:
-    session, run = box.launch(counting_plan(box, code, **settings))
-    begin = time.monotonic()
-    assert session.wait_exit(20).exit_code == code
-    assert (box.root / "count").read_text() == "x" * runs
-    assert until_gone(run).restarts == session.restarts == runs - 1
-    if runs == 3:
-        assert time.monotonic() - begin > 0.3  # 100 ms, then 200
-
-
-def test_a_container_that_is_always_restarted_ends_when_it_is_stopped(box: Box) -> None:
-    session, run = box.launch(counting_plan(box, 0, restart=2))
-    until(lambda: read_state(run).restarts >= 2, "two restarts")
-    with monitor.connect(run) as other:
-        other.stopping()
-        assert other.wait_exit(10).exit_code == 0
-    assert until_gone(run).phase == "exited"
-    assert session.wait_exit(10).exit_code == 0
-
-
-def test_a_restarted_container_has_its_streams_again(box: Box) -> None:
-    plan = box.plan("helper", "cat", restart=2, stdin=True)
-    session, run = box.launch(plan)
-    session.await_started()
-    with monitor.connect_streams(run) as client:
-        client.send(b"one\n")
-        assert receive(client) == b"\x02one\n"
-        os.kill(session.pid, signal.SIGKILL)
-        until(lambda: read_state(run).restarts == 1 and read_state(run).phase == "running", "the restart")
-        client.send(b"two\n")
-        assert receive(client) == b"\x02two\n"
-    session.stopping()
-    os.kill(read_state(run).pid.pid, signal.SIGKILL)
-    assert session.wait_exit(10).exit_code == 137
-
-
-def test_a_failed_restart_is_the_end(box: Box) -> None:
-    session, run = box.launch(box.plan("helper", "rm", "/bin/helper", "--", "exit", "1", restart=2))
-    session.await_started()
-    with pytest.raises(StartFailed, match="execute helper: No such file or directory"):
-        session.wait_exit(20)
-    assert until_gone(run).phase == "failed"
-
-
-def cleanup_settings(box: Box) -> dict[str, tuple[str, ...]]:
-    new = f"{box.base}/cleaned.new"
-    script = f"env > {new}; ls -l /proc/self/fd | wc -l >> {new}; mv {new} {box.base}/cleaned"
-    return {"cleanup": ("/bin/sh", "-c", script), "cleanup_env": ("PATH=/usr/bin:/bin", "WHO=cleanup")}
-
-
-def test_the_cleanup_runs_when_no_engine_is_there(box: Box) -> None:
-    session, run = box.launch(box.plan("helper", "sleep", "0.2", **cleanup_settings(box)))
-    session.await_started()
-    session.close()
-    until_gone(run)
-    assert "WHO=cleanup" in (box.base / "cleaned").read_text()
-
-
-def test_the_cleanup_does_not_run_for_an_engine_that_does_it_itself(box: Box) -> None:
-    session, run = box.launch(box.plan("helper", **cleanup_settings(box)))
-    assert session.wait_exit(10).exit_code == 0
-    time.sleep(0.1)
-    assert read_state(run).monitor_alive  # it waits for our word
-    session.release()
-    until_gone(run)
-    assert not (box.base / "cleaned").exists()
-
-
-def test_the_cleanup_runs_when_the_engine_leaves_without_a_word(box: Box) -> None:
-    session, run = box.launch(box.plan("helper", **cleanup_settings(box)))
-    assert session.wait_exit(10).exit_code == 0
-    session.close()
-    until_gone(run)
-    assert (box.base / "cleaned").exists()
-
-
-def test_a_container_dies_with_its_engine(box: Box) -> None:
-    engine = subprocess.Popen(["sleep", "1000"])
-    pidfd = os.pidfd_open(engine.pid)
-    plan = box.plan(
-        "helper", "stubborn", die_with_parent=True, descriptors=("engine",), restart=2, **cleanup_settings(box)
-    )
-    session, run = box.launch(plan, {"engine": pidfd})
-    os.close(pidfd)
-    session.await_started()
-    session.close()
-    assert read_state(run).phase == "running"
-    engine.kill()
-    engine.wait()
-    assert until_gone(run).exit_code == 137
-    assert (box.base / "cleaned").exists()
-
-
-def test_without_die_with_parent_it_lives_on(box: Box) -> None:
-    session, run = box.launch(box.plan("helper", "sleep", "0.3", "--", "exit", "5"))
-    session.await_started()
-    session.close()
-    assert until_gone(run).exit_code == 5
 
 
 # --- the monitor itself
