@@ -22,8 +22,9 @@ from pyengine._syscalls import lib
 from pyengine.errors import InvalidValue, KernelError, MissingProgram, UnsupportedField
 from pyengine.linux import calls
 from pyengine.linux.fd import Fd
+from pyengine.linux.seccomp_compact import compact
 
-_FORMAT: Final = b"pyengine seccomp 1\n"
+_FORMAT: Final = b"pyengine seccomp 2\n"
 _LIMIT: Final = 4096 * 8  # BPF_MAXINSNS
 _ACTIONS: Final = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -195,7 +196,7 @@ def compile_profile(profile: Mapping[str, Any]) -> Filter:
         program = calls.run("read", "the seccomp filter", os.pread, fd.fileno(), _LIMIT + 8, 0)
     if not program or len(program) > _LIMIT or len(program) % 8:
         raise InvalidValue(f"{field}: the filter has {len(program) // 8} instructions: the kernel takes 1 to 4096")
-    return Filter(program, flags)
+    return Filter(compact(program), flags)
 
 
 def _add(pyseccomp: Any, compiled: Any, default: int, rule: Mapping[str, Any], field: str) -> None:
