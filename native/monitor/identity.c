@@ -102,7 +102,7 @@ static int add_passwd_entry(struct child *child, const char *host_path, const ch
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
 	if (strpbrk(home, ":\n") != NULL)
 		home = "/";
-	length = snprintf(line, sizeof(line), "%u:*:%u:%u:container user:%s:/bin/sh\n", child->uid, child->uid,
+	length = snprintf(line, sizeof(line), "%u:x:%u:%u:container user:%s:/bin/sh\n", child->uid, child->uid,
 			  child->gid, home);
 	if (length < 0 || (size_t)length >= sizeof(line)) {
 		errno = ENAMETOOLONG;

@@ -245,7 +245,7 @@ def test_a_user_without_an_entry_gets_one_on_a_copy(box: Box) -> None:
     copy = box.base / "passwd"
     step = LookupUser("1234:5", (), str(copy), "/work")
     output = box.run("helper", "cat", "/etc/passwd", before=(step,), after=(User(-1, -1, (), -1),))
-    assert output.stdout == "root:x:0:0:root:/root:/bin/sh\n1234:*:1234:5:container user:/work:/bin/sh\n"
+    assert output.stdout == "root:x:0:0:root:/root:/bin/sh\n1234:x:1234:5:container user:/work:/bin/sh\n"
     assert passwd.read_text() == "root:x:0:0:root:/root:/bin/sh"
     passwd.unlink()
     assert "No such file" in box.run("helper", "cat", "/etc/passwd", before=(step,)).stderr
