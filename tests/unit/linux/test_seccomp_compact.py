@@ -28,21 +28,9 @@ from pyengine.oci.seccomp import default_profile, resolve
 
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
 PODMAN = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-]
+    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
+    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+]  # fmt: skip
 
 
 def verdict(program: list[Instruction], number: int, architecture: int, arguments: tuple[int, ...]) -> int:
