@@ -70,7 +70,7 @@ def inspect_container(engine: Engine, config: ContainerConfig, size: bool) -> JS
     size_rw = size_rootfs = 0
     if size and config.layers:
         size_rw = _written_bytes(engine, f"{directory}/upper")
-        size_rootfs = sum(layer.size for layer in engine.store.layers.chain(config.layers[0]))
+        size_rootfs = size_rw + sum(layer.size for layer in engine.store.layers.chain(config.layers[0]))
     return container_document(
         config,
         spec,
@@ -80,6 +80,7 @@ def inspect_container(engine: Engine, config: ContainerConfig, size: bool) -> JS
             files=_bound_files(engine.layout.run(config.id)),
             lower=tuple(f"{engine.layout.layers}/{number}/diff" for number in config.layers),
             sessions=_sessions(engine, config.id),
+            exit_command=launch.cleanup_command(engine, config),
             size_rw=size_rw,
             size_rootfs=size_rootfs,
             device_path=_device_path,

@@ -81,7 +81,7 @@ def prepare(
         log_max_files=config.log_max_files,
         restart=_RESTART[config.restart],
         restart_retries=config.restart_retries,
-        cleanup=_cleanup(engine, config) if config.auto_remove else (),
+        cleanup=cleanup_command(engine, config),
         cleanup_env=_cleanup_environment() if config.auto_remove else (),
     )
     names = ["cgroup"] * bool(cgroup) + ["engine"] * config.die_with_parent + ["client"] * attached
@@ -161,7 +161,10 @@ def _files(config: ContainerConfig, run: str) -> dict[str, str]:
     return files
 
 
-def _cleanup(engine: Engine, config: ContainerConfig) -> tuple[str, ...]:
+def cleanup_command(engine: Engine, config: ContainerConfig) -> tuple[str, ...]:
+    """What the monitor runs at the end of a container that removes itself; nothing for others."""
+    if not config.auto_remove:
+        return ()
     code = "import sys; sys.path[:] = sys.argv[4:]; from pyengine.engine.cleanup import main; main(*sys.argv[1:4])"
     return (sys.executable, "-c", code, engine.root, engine.run_root, config.id, *sys.path)
 
