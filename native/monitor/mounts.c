@@ -100,6 +100,18 @@ static int fill(struct child *child, const char *target, int mount, bool keep_mo
 	return copy_up(child, source, mount);
 }
 
+/* Masks and read-only paths are looked up after the mount: if the image's /proc or /sys is a link, whoever can change it
+ * meanwhile (another container on the same files) keeps them off the real one (CVE-2019-19921, CVE-2023-27561). */
+static bool is_link(struct child *child, const char *fstype, const char *path)
+{
+	cleanup_close int fd = -1;
+
+	if (strcmp(fstype, "proc") != 0 && strcmp(fstype, "sysfs") != 0)
+		return false;
+	fd = sys_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+	return fd < 0 && errno == ELOOP;
+}
+
 int do_mount(struct child *child, const struct field *fields)
 {
 	const char *target_path = fields[MOUNT_TARGET].data;
@@ -112,6 +124,8 @@ int do_mount(struct child *child, const struct field *fields)
 			  read_only_later ? wanted & ~(unsigned int)MOUNT_ATTR_RDONLY : wanted);
 	if (mount < 0)
 		return -1;
+	if (is_link(child, fields[MOUNT_FSTYPE].data, target_path))
+		return explain(child, "it is a symbolic link in the image");
 	if (fields[MOUNT_COPY_UP].number && fill(child, target_path, mount, has_mode(&fields[MOUNT_DATA])) < 0)
 		return -1;
 	if (read_only_later)
