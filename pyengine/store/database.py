@@ -8,6 +8,7 @@ never their order. Transactions that name content just made durable ask for ``du
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ class Database:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.RLock()
-        self._open = False
+        self._process = os.getpid()
         try:
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -131,6 +132,13 @@ class Database:
                 cursor.execute(statement)
             cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def _check_process(self) -> None:
+        """SQLite's locks belong to the process that took them, so a connection must not be used across a fork."""
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"the store {self.path} was opened before this process was forked: open an Engine of its own in the child"
+            )
+
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Cursor]:
         """A write transaction: committed at the end of the block, rolled back if it raises.
@@ -138,6 +146,7 @@ class Database:
         It holds the lock of the whole store from the start (``BEGIN IMMEDIATE``), so that what is read in it stays
         true until it ends. ``durable``: the commit is on the disk when the block is left.
         """
+        self._check_process()
         with self._lock:
             cursor = self._connection.cursor()
             try:
@@ -173,6 +182,7 @@ class Database:
 
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """All rows of a read-only statement; it sees one consistent state."""
+        self._check_process()
         with self._lock:
             try:
                 return self._connection.execute(sql, parameters).fetchall()
@@ -182,6 +192,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Cursor]:
         """A read transaction: several statements that all see one state. Writers are not held up by it."""
+        self._check_process()
         with self._lock:
             cursor = self._connection.cursor()
             try:
@@ -203,5 +214,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection. Calling it again does nothing."""
+        if os.getpid() != self._process:
+            return  # the parent's
         with self._lock:
             self._connection.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -164,3 +165,21 @@ def test_a_container_cannot_stand_on_an_image_that_is_gone(database: Database) -
     with pytest.raises(ImageNotFound, match="layer 5 was removed"):
         Containers(database).add("id", "name", "{}", 1, layer=5)
     assert Containers(database).all() == []
+
+
+def test_a_store_is_not_used_across_a_fork(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "engine.db"))
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # the child: nothing of pytest may run in it
+        try:
+            database.query("SELECT 1")
+        except StoreError as error:
+            os.write(writing, str(error).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with os.fdopen(reading, "rb") as answer:
+        assert b"was opened before this process was forked: open an Engine of its own" in answer.read()
+    assert database.query("SELECT 1") == [(1,)]
+    database.close()
