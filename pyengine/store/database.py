@@ -136,7 +136,7 @@ class Database:
         """SQLite's locks belong to the process that took them, so a connection must not be used across a fork."""
         if os.getpid() != self._process:
             raise StoreError(
-                f"the store {self.path} was opened before this process was forked: open an Engine of its own in the child"
+                f"the store {self.path} was opened before this process was forked: open an Engine of its own here"
             )
 
     @contextmanager
