@@ -12,9 +12,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+from boxes import import_image, left_over, sh
 from cgroup import Cgroup, own_parent
+
+from pyengine import Engine
 
 ENGINE = os.environ.get("PYENGINE_VM")
 
@@ -74,3 +78,25 @@ def cgroup() -> Iterator[Cgroup]:
 def python() -> str:
     """The interpreter that runs the tests."""
     return sys.executable
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a store that has the image of tests/system/engines.py."""
+    directory = tmp_path_factory.mktemp("shared")
+    with Engine(root=f"{directory}/root", run_root=f"{directory}/run") as made:
+        import_image(made)
+        assert sh(made, "exit 0").exit_code == 0
+    yield directory
+    with Engine(root=f"{directory}/root", run_root=f"{directory}/run") as made:
+        made.reset()
+
+
+@pytest.fixture
+def engine(shared_store: Path) -> Iterator[Engine]:
+    """An engine that has the image. Its containers are removed at the end, and nothing of them may be left."""
+    with Engine(root=f"{shared_store}/root", run_root=f"{shared_store}/run") as made:
+        yield made
+        for container in made.containers.list(all=True):
+            container.remove(force=True)
+        assert left_over(made) == []
