@@ -186,8 +186,10 @@ def _attachment(
 
 def stop(engine: Engine, config: ContainerConfig, timeout: float) -> None:
     """The stop signal, `timeout` seconds of patience, SIGKILL."""
-    _require(engine, config, ("created", "running"), "stop")
-    _end(engine, config, config.stop_signal if timeout > 0 else signals.SIGKILL, timeout)
+    state = _require(engine, config, ("created", "running"), "stop")
+    # What is held before its command cannot listen, and has nothing to lose.
+    patient = timeout > 0 and state.status == "running"
+    _end(engine, config, config.stop_signal if patient else signals.SIGKILL, timeout)
 
 
 def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -> None:
