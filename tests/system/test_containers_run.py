@@ -111,7 +111,7 @@ def run_and_exec(engine: Engine) -> None:
         box.kill("USR1")
         with box.attach() as attachment:
             attachment.close_stdin()
-        assert box.wait(10) == 0
+            assert attachment.wait(10) == 0
         box.start()
         list(box.logs())
         list(engine.containers.list(all=True))
