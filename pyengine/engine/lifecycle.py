@@ -361,10 +361,22 @@ def delete(engine: Engine, config: ContainerConfig) -> None:
     engine.cgroups.remove(config.cgroup)  # while it can be found by what the row says
     engine.store.containers.remove(config.id)
     fault("container-remove-forgotten")
+    _dismiss(engine.layout.run(config.id))
     engine.remove_tree(engine.layout.run(config.id))
     os.rename(engine.layout.container(config.id), moved)
     fault("container-remove-moved")
     engine.remove_tree(moved)
+
+
+def _dismiss(run: str) -> None:
+    """The monitor may still hold output that a full disk does not take: it need not any more."""
+    if not monitored(run):
+        return
+    try:
+        with monitor.connect(run) as session:
+            session.release()
+    except (FileNotFoundError, ConnectionRefusedError):
+        pass  # it has just ended
 
 
 def rename(engine: Engine, config: ContainerConfig, name: str) -> ContainerConfig:

@@ -260,8 +260,10 @@ def exchange(one: str, other: str) -> None:
 
 def test_the_program_of_the_monitor_is_out_of_reach(engine: Engine) -> None:
     """CVE-2019-5736: on a read-only mount of its own; for an ordinary user a memory file that is sealed."""
-    path = f"/proc/self/fd/{engine.monitor_program.fileno()}"
     with pytest.raises(OSError, match=r"Read-only file system|Text file busy|Operation not permitted"):
-        fd = os.open(path, os.O_WRONLY)
-        with Fd(fd):
-            os.write(fd, b"x")
+        overwrite(f"/proc/self/fd/{engine.monitor_program.fileno()}")
+
+
+def overwrite(path: str) -> None:
+    with Fd(os.open(path, os.O_WRONLY)) as fd:
+        os.write(fd.fileno(), b"x")
