@@ -363,7 +363,10 @@ def delete(engine: Engine, config: ContainerConfig) -> None:
     fault("container-remove-forgotten")
     _dismiss(engine.layout.run(config.id))
     engine.remove_tree(engine.layout.run(config.id))
-    os.rename(engine.layout.container(config.id), moved)
+    try:
+        os.rename(engine.layout.container(config.id), moved)
+    except FileNotFoundError:
+        return  # an engine that was just opened took it for what a crash had left, and removes it
     fault("container-remove-moved")
     engine.remove_tree(moved)
 
