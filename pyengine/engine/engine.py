@@ -53,12 +53,17 @@ class Engine:
         self._monitor: Fd | None = None
         self._specs: OrderedDict[str, RuntimeSpec] = OrderedDict()
         self._namespace: UserNamespace | None = None
-        self.store = Store(self.layout.root, self.layout.run_root)
+        try:
+            self.store = Store(self.layout.root, self.layout.run_root, remove=self.remove_tree)
+        except BaseException:
+            if self._storage is not None:
+                self._storage.close()
+            raise
         try:
             make_fixed_directories(self.layout)
             self._sweep()
         except BaseException:
-            self.store.close()
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -70,11 +75,12 @@ class Engine:
     def close(self) -> None:
         """Close the store. Calling it again does nothing."""
         with self._lock:
-            storage, self._storage = self._storage, None
             work, self._work = self._work, None
             program, self._monitor = self._monitor, None
         if work is not None:
-            work.close()
+            work.close()  # which may need the storage
+        with self._lock:
+            storage, self._storage = self._storage, None
         if program is not None:
             program.close()
         if storage is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
 
 from pyengine.errors import KernelError, StoreError
@@ -26,13 +27,22 @@ class Store:
     (CVE-2021-41091). ``run_root`` is for what is gone at reboot. Opening sweeps what crashed processes left. Many
     threads may share one, and many processes may have the same store open.
 
-    ``single_id``: files cannot be given owners, because the user has no range of subordinate ids.
+    ``single_id``: files cannot be given owners, because the user has no range of subordinate ids. ``remove``: how to
+    remove a directory, where what is below may belong to ids that this process has no power over.
 
     :raises StoreError: the database is damaged, or of a newer version
     :raises KernelError: a directory cannot be made
     """
 
-    def __init__(self, root: str | os.PathLike[str], run_root: str | os.PathLike[str], *, single_id: bool = False):
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        run_root: str | os.PathLike[str],
+        *,
+        single_id: bool = False,
+        remove: Callable[[str], None] = remove_tree,
+    ):
+        self._remove = remove
         self.root = os.path.abspath(root)
         self.run_root = os.path.abspath(run_root)
         if any(character in self.root for character in ":,\\"):
@@ -55,7 +65,7 @@ class Store:
 
     def work(self) -> WorkDirectory:
         """A new work directory on the store's file system."""
-        return WorkDirectory(f"{self.root}/tmp")
+        return WorkDirectory(f"{self.root}/tmp", self._remove)
 
     def _complete_layout(self) -> None:
         if os.path.exists(f"{self.root}/index.json") and os.path.exists(f"{self.root}/oci-layout"):
@@ -77,7 +87,7 @@ class Store:
                 self.images.rewrite_index(directory)
             for path, _ in found:
                 fault("work-sweep")
-                remove_tree(path)
+                self._remove(path)
         finally:
             for _, fd in found:
                 os.close(fd)

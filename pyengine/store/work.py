@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+from collections.abc import Callable
 from types import TracebackType
 
 from pyengine.errors import KernelError
@@ -22,9 +23,11 @@ _numbers = itertools.count(1)
 
 
 class WorkDirectory:
-    """A new directory below ``parent``, removed with all its content when it is closed. A context manager."""
+    """A new directory below ``parent``, removed with all its content, by ``remove``, when it is closed. A context
+    manager."""
 
-    def __init__(self, parent: str) -> None:
+    def __init__(self, parent: str, remove: Callable[[str], None] = remove_tree) -> None:
+        self._remove = remove
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read(8)
         while True:
@@ -52,7 +55,7 @@ class WorkDirectory:
             return
         fd, self._fd = self._fd, None
         try:
-            remove_tree(self.path)
+            self._remove(self.path)
         finally:
             os.close(fd)
 
