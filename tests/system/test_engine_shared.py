@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -105,6 +106,23 @@ def test_many_engines_open_at_once(shared_store: Path, engine: Engine) -> None:
         thread.join()
     assert wrong == []
     assert engine.containers.list(all=True) == []
+
+
+@pytest.mark.parametrize("place", ["in work", "without a row"])
+def test_what_a_crash_left_of_other_ids_is_swept(engine: Engine, shared_store: Path, place: str) -> None:
+    # An ordinary user has no power over files of the ids that only the user namespace maps: no engine could be opened
+    # any more once a removal had been killed in the middle.
+    box = engine.containers.create(IMAGE, ["sh", "-c", "mkdir -m 700 /a; touch /a/b; chown -R ann /a"])
+    box.start()
+    assert box.wait(10) == 0
+    left = f"{shared_store}/root/tmp/crashed"
+    os.mkdir(left)
+    if place == "in work":
+        os.rename(f"{engine.root}/containers/{box.id}", f"{left}/container-1")
+    engine.store.containers.remove(box.id)
+    with Engine(f"{shared_store}/root", f"{shared_store}/run") as other:
+        assert left_over(other) == []
+    assert not os.path.exists(left)
 
 
 def test_an_engine_of_ones_own_is_emptied(tmp_path: Path) -> None:
