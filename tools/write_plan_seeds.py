@@ -27,6 +27,7 @@ from pyengine.runtime.plan import (
     NewSession,
     NoNewPrivileges,
     OomScore,
+    OpenSources,
     Overlay,
     PivotRoot,
     Plan,
@@ -50,6 +51,7 @@ NAMESPACES = 0x7C020000
 ROOT = BindRoot("/root", "/target", True)
 END = Exec(("helper", "echo"), ("PATH=/bin",), 1)
 FIRST: tuple[Step, ...] = (
+    OpenSources("users", "/store"),
     JoinNamespace(0x40000000, "net", "x"),
     UnshareCgroup(),
     Loopback(),

@@ -67,7 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (plan_next(&cursor, plan.end, &step) < 0)
 			abort();
 		walk(&step, plan.end);
-		if ((step.kind == KIND_JOIN_NAMESPACE) != (i < plan.joins))
+		if ((step.kind == KIND_JOIN_NAMESPACE || step.kind == KIND_OPEN_SOURCES) != (i < plan.joins))
+			abort();
+		if ((step.kind == KIND_OPEN_SOURCES) != (plan.opens_sources && i == 0))
 			abort();
 	}
 	if (cursor != plan.end || step.kind != KIND_EXEC || step.fields[EXEC_ARGV].number < 1)

@@ -58,9 +58,9 @@ static int do_step(struct child *child, const struct record *step)
 	case KIND_PROPAGATION:
 		return do_propagation(child, fields);
 	case KIND_OVERLAY:
-		return do_overlay(child, fields);
+		return child->source >= 0 ? attach_root(child) : do_overlay(child, fields);
 	case KIND_BIND_ROOT:
-		return do_bind_root(child, fields);
+		return child->source >= 0 ? attach_root(child) : do_bind_root(child, fields);
 	case KIND_MOUNT:
 		return do_mount(child, fields);
 	case KIND_BIND:
@@ -121,6 +121,7 @@ void child_run(struct child *child)
 	struct record step;
 
 	child->root = child->null = child->empty = child->proc = -1;
+	child->source = child->plan->opens_sources ? FIRST_DESCRIPTOR + child->plan->descriptor_count : -1;
 	umask(0); /* modes are as the plan says */
 	if (open_stdio(child) < 0) {
 		explain(child, "make the standard streams");
@@ -138,7 +139,7 @@ void child_run(struct child *child)
 			child_fail(child, number);
 			return;
 		}
-		if (step.kind == KIND_JOIN_NAMESPACE)
+		if (number <= child->plan->joins)
 			continue; /* done before this process was made */
 		child->detail[0] = 0;
 		if (step.kind == KIND_USER && step.fields[USER_UMASK].number >= 0) {
@@ -151,5 +152,7 @@ void child_run(struct child *child)
 			child_fail(child, number);
 			return;
 		}
+		if (child->source >= 0)
+			child->source += sources_of(&step);
 	}
 }

@@ -38,6 +38,7 @@ struct child {
 	int null;	/* /dev/null, verified */
 	int empty;	/* the first empty tmpfs that masks a directory, to be cloned for the others */
 	int proc;	/* a procfs that nobody else has */
+	int source;	/* what OpenSources opened for this step; -1: nothing was opened */
 	bool pivoted;
 	bool prepared;
 	bool umask_set;
@@ -70,6 +71,10 @@ int ensure_file(int root, const char *path, mode_t mode);
 int open_parent(int root, const char *path, char *name, size_t size);
 int child_root(struct child *child);
 
+/* sources.c: OpenSources, and how the steps that need what it opened count. */
+int open_sources(struct child *child);
+int sources_of(const struct record *step);
+
 /* root.c, mounts.c, files.c */
 int do_propagation(struct child *child, const struct field *fields);
 int do_overlay(struct child *child, const struct field *fields);
@@ -78,6 +83,8 @@ int do_pivot_root(struct child *child, const struct field *fields);
 int do_readonly_root(struct child *child);
 int do_mount(struct child *child, const struct field *fields);
 int do_bind(struct child *child, const struct field *fields);
+int open_bind(struct child *child, const struct field *fields);
+int attach_root(struct child *child);
 int do_mask_path(struct child *child, const struct field *fields);
 int do_readonly_path(struct child *child, const struct field *fields);
 int do_make_directory(struct child *child, const struct field *fields);
@@ -100,5 +107,6 @@ int do_seccomp(struct child *child, const struct field *fields);
 int do_chdir(struct child *child, const struct field *fields);
 int do_exec(struct child *child, const struct field *fields);
 int open_stdio(struct child *child);
+int open_passwd(const char *path, int *mount);
 int become_root(bool setgroups_allowed);
 int regain_capabilities(void);

@@ -91,6 +91,17 @@ static int copy_passwd(int from, int to, const char *line, size_t line_length)
 	return write_all(to, line, line_length);
 }
 
+/* The file that is written, and a mount of it. */
+int open_passwd(const char *path, int *mount)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+	if (fd < 0)
+		return -1;
+	*mount = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
+	return *mount < 0 ? -1 : take(&fd);
+}
+
 /* Programs that ask for the name of their user get one. A root without /etc/passwd is left without. */
 static int add_passwd_entry(struct child *child, const char *host_path, const char *home)
 {
@@ -108,12 +119,16 @@ static int add_passwd_entry(struct child *child, const char *host_path, const ch
 		errno = ENAMETOOLONG;
 		return -1;
 	}
-	to = open(host_path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (child->source >= 0) {
+		to = child->source;
+		mount = child->source + 1;
+	} else {
+		to = open_passwd(host_path, &mount);
+	}
 	if (to < 0 || copy_passwd(from, to, line, (size_t)length) < 0)
 		return explain(child, "write %s", host_path);
-	mount = sys_open_tree(AT_FDCWD, host_path, OPEN_TREE_CLONE);
 	target = open_below(child->root, "etc/passwd", O_PATH);
-	if (mount < 0 || target < 0 || sys_move_mount(mount, target) < 0)
+	if (target < 0 || sys_move_mount(mount, target) < 0)
 		return explain(child, "bind %s on /etc/passwd", host_path);
 	return 0;
 }

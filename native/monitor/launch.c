@@ -17,6 +17,8 @@
 #include "monitor.h"
 
 static struct child child;
+static int sources;	   /* how many descriptors OpenSources left behind those of the plan */
+static bool between_in_group; /* whether the process in between is in the container's cgroup */
 
 static int write_file(int directory, const char *path, const char *text, size_t length)
 {
@@ -69,7 +71,8 @@ static void begin(int mapped)
 	/* First of all: while it waits for its maps it is dumpable, and root of the namespace around it has all
 	 * capabilities over it. */
 	sys_close_range(3, FIRST_DESCRIPTOR - 1, 0);
-	sys_close_range(FIRST_DESCRIPTOR + (unsigned int)monitor.plan.descriptor_count, (unsigned int)report - 1, 0);
+	sys_close_range((unsigned int)(FIRST_DESCRIPTOR + monitor.plan.descriptor_count + sources),
+			(unsigned int)report - 1, 0);
 	sys_close_range((unsigned int)report + 1, wait < 0 ? ~0u : (unsigned int)wait - 1, 0);
 	if (wait >= 0)
 		sys_close_range((unsigned int)wait + 1, ~0u, 0);
@@ -95,16 +98,17 @@ static void begin(int mapped)
 }
 
 /* Where cgroup namespaces delegate (the nsdelegate of cgroup2, which systemd mounts), no process gets across the border
- * of its own: from inside of the joined one, our group is out of sight and the clone gets ENOENT. Then the process in
- * between is made in the group already, and costs one of its pids for a moment. */
-static bool joins_cgroup(void)
+ * of its own: from inside of the joined one, our group is out of sight and the clone gets ENOENT. And root of a user
+ * namespace may not write to the group of a container of root. Then the process in between is made in the group
+ * already, and costs one of its pids for a moment. */
+static bool joins(int64_t kind)
 {
 	const char *cursor = monitor.plan.steps;
 	struct record step;
 
 	for (int number = 1; number <= monitor.plan.joins; number++)
 		if (plan_next(&cursor, monitor.plan.end, &step) == 0 &&
-		    (step.fields[JOIN_NAMESPACE_NAMESPACES].number & CLONE_NEWCGROUP) != 0)
+		    step.kind == KIND_JOIN_NAMESPACE && (step.fields[JOIN_NAMESPACE_NAMESPACES].number & kind) != 0)
 			return true;
 	return false;
 }
@@ -121,7 +125,7 @@ static pid_t clone_container(int proc, bool between)
 		arguments.flags |= CLONE_PARENT;
 		arguments.exit_signal = 0; /* it is that of the process in between */
 	}
-	if (monitor.cgroup >= 0 && !(between && joins_cgroup())) {
+	if (monitor.cgroup >= 0 && !(between && between_in_group)) {
 		arguments.flags |= CLONE_INTO_CGROUP_64;
 		arguments.cgroup = (uint64_t)monitor.cgroup;
 	}
@@ -168,8 +172,21 @@ static void close_joined(void)
 	struct record step;
 
 	for (int number = 1; number <= monitor.plan.joins; number++)
-		if (plan_next(&cursor, monitor.plan.end, &step) == 0)
+		if (plan_next(&cursor, monitor.plan.end, &step) == 0 && step.kind == KIND_JOIN_NAMESPACE)
 			close(plan_descriptor(&monitor.plan, step.fields[JOIN_NAMESPACE_DESCRIPTOR].data));
+}
+
+/* What is opened lies behind the descriptors of the plan, without a gap: so nothing else may be there, and there has to
+ * be room before them for what is open for a moment. The monitor's own are no use here. */
+static int make_room(int *proc)
+{
+	child.report = dup3(child.report, FIRST_DESCRIPTOR - 1, O_CLOEXEC);
+	if (*proc >= 0)
+		*proc = dup3(*proc, FIRST_DESCRIPTOR - 2, O_CLOEXEC);
+	if (child.report < 0)
+		return -1;
+	sys_close_range(3, FIRST_DESCRIPTOR - 3, 0);
+	return sys_close_range((unsigned int)(FIRST_DESCRIPTOR + monitor.plan.descriptor_count), ~0u, 0);
 }
 
 /* The process in between. */
@@ -180,7 +197,15 @@ static void join_and_clone(int proc)
 
 	prctl(PR_SET_NAME, "pyengine-join");
 	for (int number = 1; number <= monitor.plan.joins; number++) {
-		if (plan_next(&cursor, monitor.plan.end, &step) < 0 || do_join(&child, step.fields) < 0) {
+		if (plan_next(&cursor, monitor.plan.end, &step) < 0)
+			_exit(1);
+		if (step.kind == KIND_OPEN_SOURCES) {
+			sources = make_room(&proc) < 0 ? -1 : open_sources(&child);
+			if (sources < 0)
+				_exit(1); /* it has said which step could not be done */
+			continue;
+		}
+		if (do_join(&child, step.fields) < 0) {
 			child_fail(&child, number);
 			_exit(1);
 		}
@@ -221,7 +246,8 @@ int launch_container(void)
 	if (monitor.plan.joins > 0) {
 		struct clone_arguments arguments = {.exit_signal = SIGCHLD};
 
-		if (monitor.cgroup >= 0 && joins_cgroup()) {
+		between_in_group = joins(CLONE_NEWCGROUP) || (geteuid() == 0 && joins(CLONE_NEWUSER));
+		if (monitor.cgroup >= 0 && between_in_group) {
 			arguments.flags = CLONE_INTO_CGROUP_64;
 			arguments.cgroup = (uint64_t)monitor.cgroup;
 		}

@@ -162,16 +162,21 @@ static int change_bind(struct child *child, int mount, const struct field *field
 	return 0;
 }
 
-int do_bind(struct child *child, const struct field *fields)
+/* The source as a detached mount with its attributes. */
+int open_bind(struct child *child, const struct field *fields)
 {
 	unsigned int recursive = fields[BIND_RECURSIVE].number ? AT_RECURSIVE : 0;
-	cleanup_close int mount = -1, target = -1;
+	cleanup_close int mount = sys_open_tree(AT_FDCWD, fields[BIND_SOURCE].data, OPEN_TREE_CLONE | recursive);
+
+	return mount < 0 || change_bind(child, mount, fields) < 0 ? -1 : take(&mount);
+}
+
+int do_bind(struct child *child, const struct field *fields)
+{
+	cleanup_close int mount = child->source >= 0 ? child->source : open_bind(child, fields), target = -1;
 	struct stat status;
 
-	mount = sys_open_tree(AT_FDCWD, fields[BIND_SOURCE].data, OPEN_TREE_CLONE | recursive);
 	if (mount < 0 || fstat(mount, &status) < 0)
-		return -1;
-	if (change_bind(child, mount, fields) < 0)
 		return -1;
 	target = S_ISDIR(status.st_mode) ? ensure_directory(child->root, fields[BIND_TARGET].data, 0755)
 					 : ensure_file(child->root, fields[BIND_TARGET].data, 0644);

@@ -264,6 +264,10 @@ static const char *check_order(struct plan *plan, const struct record *step, str
 	if (mounts(step) && (own & CLONE_NEWNS) == 0)
 		return "needs a mount namespace of its own";
 	switch (step->kind) {
+	case KIND_OPEN_SOURCES:
+		if ((own & CLONE_NEWNS) == 0)
+			return "needs a mount namespace of its own";
+		break;
 	case KIND_JOIN_NAMESPACE:
 		order->joined |= step->fields[0].number;
 		break;
@@ -383,7 +387,12 @@ int plan_open(struct plan *plan, const void *data, size_t length, const char **w
 		*step_number = i + 1;
 		if (plan_next(&cursor, end, &step) < 0 || step.kind == KIND_SETTINGS)
 			return refuse(why, "the step does not parse");
-		if (step.kind == KIND_JOIN_NAMESPACE && i != plan->joins++)
+		if (step.kind == KIND_OPEN_SOURCES) {
+			plan->opens_sources = true;
+			if (i != 0)
+				return refuse(why, "sources are opened before anything else");
+		}
+		if ((step.kind == KIND_OPEN_SOURCES || step.kind == KIND_JOIN_NAMESPACE) && i != plan->joins++)
 			return refuse(why, "namespaces are joined before anything else");
 		if ((*why = check_step(plan, &step)) != NULL || (*why = check_order(plan, &step, &order)) != NULL)
 			return invalid();

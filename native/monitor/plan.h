@@ -32,7 +32,8 @@ struct plan {
 	const char *descriptor_names;
 	int descriptor_count;
 	int step_count;
-	int joins; /* the first steps, that join namespaces */
+	int joins; /* the first steps, that open sources and join namespaces */
+	bool opens_sources;
 	const char *steps;
 	bool needs_proc;
 	bool has_terminal;

@@ -10,6 +10,7 @@
 	X(UNSHARE_CGROUP, 2, "") \
 	X(LOOPBACK, 3, "") \
 	X(PROPAGATION, 4, "it") \
+	X(OPEN_SOURCES, 5, "tt") \
 	X(OVERLAY, 10, "tTtttt") \
 	X(BIND_ROOT, 11, "ttb") \
 	X(MOUNT, 12, "tttiTib") \
@@ -43,6 +44,7 @@ enum record_kind {
 	KIND_UNSHARE_CGROUP = 2,
 	KIND_LOOPBACK = 3,
 	KIND_PROPAGATION = 4,
+	KIND_OPEN_SOURCES = 5,
 	KIND_OVERLAY = 10,
 	KIND_BIND_ROOT = 11,
 	KIND_MOUNT = 12,
@@ -81,6 +83,11 @@ enum {
 enum {
 	PROPAGATION_FLAGS,
 	PROPAGATION_NAME,
+};
+
+enum {
+	OPEN_SOURCES_IDMAP,
+	OPEN_SOURCES_STORE,
 };
 
 enum {

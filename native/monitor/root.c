@@ -91,6 +91,18 @@ int do_bind_root(struct child *child, const struct field *fields)
 	return 0;
 }
 
+/* On top of the root that the process has: of all directories of the host the one that is always in reach. What is
+ * looked up from there does not see it. */
+int attach_root(struct child *child)
+{
+	cleanup_close int target = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (target < 0 || sys_move_mount(child->source, target) < 0)
+		return -1;
+	child->root = child->source;
+	return 0;
+}
+
 int do_readonly_root(struct child *child)
 {
 	struct mount_attributes attributes = {.set = MOUNT_ATTR_RDONLY};

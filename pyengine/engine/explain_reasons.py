@@ -20,6 +20,11 @@ REASONS: dict[type[plan.Step], Reason] = {
         "It is there already, and others live in it. Joining comes first: it gives the rights for what follows.",
         "setns(2)",
     ),
+    plan.OpenSources: Reason(
+        "Root of the container is nobody on the host: neither the store nor what is bound is in his reach. What is to "
+        "be mounted is opened before, and the store with his ids, so that id 0 in an image is he.",
+        "mount_setattr(2), user_namespaces(7)",
+    ),
     plan.UnshareCgroup: Reason(
         "From here on the container's own group looks like the top of the hierarchy.", "cgroup_namespaces(7)"
     ),

@@ -18,13 +18,14 @@ import msgspec
 
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.spec import complete_spec
-from pyengine.errors import CannotEnforce, InvalidState
+from pyengine.engine.user_namespaces import USER_NAMESPACE, enter, make_namespace
+from pyengine.errors import InvalidState
 from pyengine.linux import calls, process
 from pyengine.linux.faults import declare, fault
 from pyengine.linux.fd import Fd
 from pyengine.oci import runtime as oci
 from pyengine.runtime import monitor
-from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container, idmap_of
+from pyengine.runtime.compile import DirectoryRoot, Facts, OverlayRoot, RootFilesystem, compile_container
 from pyengine.runtime.compile_process import UserRequest
 from pyengine.runtime.plan import JoinNamespace, Plan, Settings
 from pyengine.runtime.state import await_unmonitored, read_state
@@ -97,7 +98,7 @@ def prepare(
         descriptors=names,
         hold=hold,
     )
-    return Prepared(spec, plan, descriptors_to_open(spec))
+    return Prepared(spec, plan, descriptors_to_open(spec, host_rights=not engine.rootless))
 
 
 def join_user_namespace() -> JoinNamespace:
@@ -111,6 +112,7 @@ def compiler_facts(engine: Engine) -> Facts:
         make_devices=not engine.rootless and "CAP_MKNOD" in engine.facts.capabilities,
         set_groups=not engine.rootless or not engine.user_namespace().single_id,
         last_capability=engine.last_capability,
+        host_rights=not engine.rootless,
     )
 
 
@@ -125,6 +127,7 @@ def _root(engine: Engine, config: ContainerConfig) -> RootFilesystem:
         work=f"{own}/work",
         target=engine.layout.mount_point,
         # Without volatile the kernel writes out the whole file system of the store whenever a container ends.
+        store="" if engine.rootless else engine.layout.root,
         options=",".join(["userxattr"] * engine.rootless + ["volatile"] * config.volatile),
     )
 
@@ -196,6 +199,8 @@ def launch(
             engine, config, spec, cgroup=group.path if group else "", attached=client is not None, hold=hold
         )
         descriptors = _open_descriptors(engine, prepared, group, client, held)
+        if USER_NAMESPACE in descriptors:
+            enter(engine, config, prepared.spec, descriptors[USER_NAMESPACE])
         session = monitor.launch(prepared.plan, run, descriptors, program=engine.monitor_program)
         try:
             fault("container-start-launched")
@@ -277,28 +282,5 @@ def _open_descriptors(
         elif prepared.paths[name]:
             opened[name] = keep(calls.open(prepared.paths[name], os.O_RDONLY))
         else:
-            opened[name] = keep(_mapped_namespace(engine, prepared.spec, name))
+            opened[name] = keep(make_namespace(engine, prepared.spec, name))
     return opened
-
-
-def _mapped_namespace(engine: Engine, spec: oci.RuntimeSpec, name: str) -> Fd:
-    """A user namespace with the id maps of a mount. Its holder is not needed once there is a descriptor."""
-    import tempfile
-
-    from pyengine.linux import userns
-    from pyengine.linux.idmap import IdMap, RootlessMaps
-
-    if engine.rootless:
-        raise CannotEnforce(
-            "id-mapped mounts need CAP_SYS_ADMIN over the file system that is mapped: they are for root"
-        )
-    uids, gids = idmap_of(spec, name)
-
-    def triples(flat: tuple[int, ...]) -> tuple[IdMap, ...]:
-        return tuple(IdMap(*flat[start : start + 3]) for start in range(0, len(flat), 3))
-
-    with tempfile.TemporaryDirectory(dir=engine.run_root) as directory:
-        try:
-            return userns.ensure(directory, maps=RootlessMaps(triples(uids), triples(gids))).user_fd()
-        finally:
-            userns.stop(directory)

@@ -26,10 +26,12 @@ from pyengine.engine.spec_linux import (
 )
 from pyengine.engine.spec_mounts import MASKED_PATHS, READONLY_PATHS, make_mounts
 from pyengine.engine.spec_process import make_process, make_seccomp, merge
+from pyengine.engine.values import IdRange
 from pyengine.errors import InvalidValue
 from pyengine.oci import runtime as oci
 from pyengine.oci.image import ContainerConfig as ImageDefaults
 
+ROOT_ONLY = (IdRange(0, 0, 1),)
 _SHARED = ("shared", "rshared")
 _SLAVE = ("slave", "rslave")
 
@@ -68,7 +70,8 @@ def make_spec(
         hostname=hostname if request.uts.mode == "private" else "",
         mounts=make_mounts(
             request,
-            gid_map or facts.gid_map,
+            # What another one maps may change until the start: then no group but root's is counted on.
+            ROOT_ONLY if joins_user else gid_map or facts.gid_map,
             user_namespace=in_user_namespace,
             mqueue=facts.mqueue,
             devices=bind_devices(devices) if in_user_namespace else (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyengine.engine.request import ContainerRequest, NamespaceRequest
 from pyengine.engine.request_resources import DeviceLimit
 from pyengine.engine.spec_facts import EnvironmentFacts, HostDevice
-from pyengine.engine.values import IdRange
+from pyengine.engine.values import IdRange, maps
 from pyengine.errors import CannotEnforce, InvalidValue
 from pyengine.oci import runtime as oci
 
@@ -24,17 +24,14 @@ def user_namespace(
 ) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]]:
     """The uid and gid map of the user namespace to make; empty for none.
 
-    :raises InvalidValue: for any that root asks for
+    :raises InvalidValue: for ``keep-id`` of root, and for maps without an id 0
     """
     asked = request.user_namespace
     if asked is not None and asked.mode == "keep-id" and not facts.rootless:
         raise InvalidValue("user namespace keep-id: root has no id to keep")
-    if not facts.rootless and (request.uid_map or (asked is not None and asked.mode != "host")):
-        # Whoever is root in there is nobody to the store: neither its directories nor its layers are in reach.
-        raise InvalidValue(
-            "a user namespace in a container of root needs layers that are mapped to its ids, which pyengine cannot do "
-            "yet: run the container as an ordinary user, whose containers always have one"
-        )
+    for name, ranges in (("uid", request.uid_map), ("gid", request.gid_map)):
+        if ranges and not maps(ranges, 0):
+            raise InvalidValue(f"{name} map: id 0 has to be mapped: it is root of the container who sets it up")
     if asked is not None and asked.mode == "keep-id":
         return keep_id(facts.uid, facts.uid_map), keep_id(facts.gid, facts.gid_map)
     return request.uid_map, request.gid_map

@@ -46,6 +46,7 @@ from pyengine.runtime.plan import (
     MakeDirectory,
     MaskPath,
     NewSession,
+    OpenSources,
     Overlay,
     PivotRoot,
     Plan,
@@ -61,7 +62,8 @@ from pyengine.runtime.plan import (
 @dataclass(frozen=True)
 class OverlayRoot:
     """A root of layers. ``lower`` (topmost first) lie in ``base``; without ``upper`` and ``work`` nothing can be
-    written. ``target``: the empty directory of the host on which it is mounted, for the container only."""
+    written. ``target``: the empty directory of the host on which it is mounted, for the container only. ``store``: the
+    directory that all of them lie in, which is shown with the ids of a user namespace of the container."""
 
     base: str
     lower: tuple[str, ...]
@@ -69,6 +71,7 @@ class OverlayRoot:
     work: str
     target: str
     options: str = ""
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,14 @@ class Facts:
     make_devices: nodes can be made, which takes CAP_MKNOD in the host's user namespace; else they are bound.
     set_groups: setgroups(2) is allowed where the plan begins; it is not in a user namespace of a single id.
     last_capability: the highest that the kernel knows.
+    host_rights: the plan begins with the rights of the host's root. What a container with a user namespace is made of
+    is opened with them.
     """
 
     make_devices: bool = True
     set_groups: bool = True
     last_capability: int = 40
+    host_rights: bool = False
 
 
 def compile_container(
@@ -125,13 +131,19 @@ def compile_container(
     process, linux = _parts(spec)
     namespaces = read_namespaces(linux)
     check_maps(linux, namespaces)
-    own_user = bool(namespaces.new & CLONE_NEWUSER) or "user" in namespaces.joined
+    own_user = namespaces.own("user")
+    outside = own_user and facts.host_rights
+    if outside:
+        namespaces = _known_user_namespace(linux, namespaces)
     mounts = tuple(mount_steps(spec.mounts, bundle))
     seccomp = seccomp_step(linux.seccomp, seccomp_filter) if linux.seccomp is not None else None
     steps: list[Step] = [*joins, *join_steps(namespaces), *inside_steps(spec, namespaces)]
+    if outside:
+        store = root.store if isinstance(root, OverlayRoot) else ""
+        steps.insert(0, OpenSources(namespace_descriptor("user") if store else "", store))
     # Slave and not private: what the host mounts later below a bound directory arrives where that was asked for.
     steps.append(Propagation(MS_SLAVE, "slave"))
-    steps.append(_root_step(root, linux, user_namespace=own_user))
+    steps.append(_root_step(root, linux, user_namespace=own_user, outside=outside))
     steps += mounts
     steps += device_steps(spec, make=facts.make_devices and not own_user)
     if make_workdir and normal(process.cwd) != "/":
@@ -156,21 +168,38 @@ def compile_container(
     settings = dataclasses.replace(
         settings,
         namespaces=namespaces.new,
-        uid_map=flat_map(linux.uid_mappings),
-        gid_map=flat_map(linux.gid_mappings),
+        uid_map=() if outside else flat_map(linux.uid_mappings),
+        gid_map=() if outside else flat_map(linux.gid_mappings),
         deny_setgroups=not facts.set_groups,
         terminal=process.terminal,
     )
-    names = (*descriptors, *(join.descriptor for join in joins), *descriptors_to_open(spec))
+    names = (
+        *descriptors,
+        *(join.descriptor for join in joins),
+        *descriptors_to_open(spec, host_rights=facts.host_rights),
+    )
     return Plan(settings, tuple(steps), tuple(dict.fromkeys(names)))
 
 
-def descriptors_to_open(spec: oci.RuntimeSpec) -> dict[str, str]:
+def _known_user_namespace(linux: oci.Linux, namespaces: Namespaces) -> Namespaces:
+    """A new user namespace is made by the engine, and joined: mounts with its ids are there before the container is."""
+    for maps, field in ((linux.uid_mappings, "uidMappings"), (linux.gid_mappings, "gidMappings")):
+        if maps and not any(item.container_id == 0 for item in maps):
+            raise UnsupportedField(f"linux.{field}", "id 0 has to be mapped: it is root of it who sets a container up")
+    if not namespaces.new & CLONE_NEWUSER:
+        return namespaces
+    return dataclasses.replace(
+        namespaces, new=namespaces.new & ~CLONE_NEWUSER, joined={"user": "the container"} | namespaces.joined
+    )
+
+
+def descriptors_to_open(spec: oci.RuntimeSpec, *, host_rights: bool = False) -> dict[str, str]:
     """Descriptors that the plan of ``spec`` names, and the path of the namespace each is to refer to; an empty path
-    is a user namespace with the map of the mount (`idmap_of`), which the engine has to make."""
+    is a user namespace with the map of the container or the mount (`idmap_of`), which the engine has to make.
+    ``host_rights`` as in `Facts`."""
     names = {}
     for namespace in spec.linux.namespaces if spec.linux else ():
-        if namespace.path:
+        if namespace.path or (namespace.type == "user" and host_rights):
             names[namespace_descriptor(namespace.type)] = namespace.path
     for number, mount in enumerate(spec.mounts):
         if is_idmapped(mount):
@@ -181,8 +210,10 @@ def descriptors_to_open(spec: oci.RuntimeSpec) -> dict[str, str]:
 def idmap_of(spec: oci.RuntimeSpec, descriptor: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The uid and gid map (container, host, size, …) of the user namespace behind ``descriptor``: the mount's own,
     or the container's where it has none."""
-    mount = spec.mounts[int(descriptor.rpartition("-")[2])]
     linux = spec.linux or oci.Linux()
+    if descriptor == namespace_descriptor("user"):
+        return flat_map(linux.uid_mappings), flat_map(linux.gid_mappings)
+    mount = spec.mounts[int(descriptor.rpartition("-")[2])]
     return flat_map(mount.uid_mappings or linux.uid_mappings), flat_map(mount.gid_mappings or linux.gid_mappings)
 
 
@@ -213,10 +244,12 @@ def _parts(spec: oci.RuntimeSpec) -> tuple[oci.Process, oci.Linux]:
     return spec.process, spec.linux
 
 
-def _root_step(root: RootFilesystem, linux: oci.Linux, *, user_namespace: bool) -> Step:
+def _root_step(root: RootFilesystem, linux: oci.Linux, *, user_namespace: bool, outside: bool) -> Step:
     if isinstance(root, DirectoryRoot):
         # On itself in a user namespace: there its own place is the only one that has to be in reach.
         return BindRoot(root.source, root.source if user_namespace else root.target, True)
+    if outside and root.store:
+        return Overlay(root.base, root.lower, root.upper, root.work, root.options, root.target)
     if user_namespace and "userxattr" not in root.options.split(","):
         # overlayfs keeps in trusted.* attributes what a layer deletes: unreadable there, so that it would be back.
         raise UnsupportedField(

@@ -142,6 +142,27 @@ class Propagation(Step):
         return f"make all mounts {self.name}"
 
 
+@dataclass(frozen=True)
+class OpenSources(Step):
+    """Do with the host's rights what the root of a user namespace that is joined or made later has none for: mount the
+    overlay, and open the root, the sources of binds and the passwd file of `LookupUser`. Where those steps stand they
+    only attach what was opened.
+
+    It comes before all joins and happens with them, in a mount namespace that nobody else sees. `store` is the
+    directory with everything that the overlay is made of; there it has the ids of the user namespace that the
+    descriptor `idmap` refers to, so that id 0 of the files is root of the container. Both empty: no overlay.
+    """
+
+    KIND = 5
+    idmap: str
+    store: str
+
+    @override
+    def describe(self) -> str:
+        mapped = f", files of {self.store} with its ids" if self.store else ""
+        return f"open the sources of mounts outside of the user namespace{mapped}"
+
+
 # --- the root file system -----------------------------------------------------------------------------------
 
 
@@ -572,8 +593,8 @@ class Plan:
             raise InvalidValue("a plan ends with Exec")
         if any(isinstance(step, Exec) for step in self.steps[:-1]):
             raise InvalidValue("a plan has one Exec")
-        joins = [isinstance(step, JoinNamespace) for step in self.steps]
-        if joins != sorted(joins, reverse=True):
+        ranks = [_FIRST.get(type(step), len(_FIRST)) for step in self.steps]
+        if ranks != sorted(ranks) or ranks.count(0) > 1:
             raise InvalidValue("namespaces are joined before anything else")
         for step in self.steps:
             name = getattr(step, "descriptor", "") or getattr(step, "idmap", "")
@@ -599,6 +620,10 @@ class Plan:
         """A line a step, numbered from 1 as errors count them."""
         for number, step in enumerate(self.steps, 1):
             yield f"{number:3} {step.describe()}"
+
+
+#: what is done before there is a process of the container, in this order
+_FIRST: dict[type[Step], int] = {OpenSources: 0, JoinNamespace: 1}
 
 
 @lru_cache(maxsize=1024)

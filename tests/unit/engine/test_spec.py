@@ -321,10 +321,22 @@ def test_keep_id_gives_the_caller_its_number_back() -> None:
 
 
 @pytest.mark.parametrize("options", [{"uidmap": ["0:1000:10"]}, {"userns": "ns:/u"}, {"userns": "container:x"}])
-def test_root_is_told_that_its_layers_cannot_be_mapped(options: dict[str, Any]) -> None:
-    """Found on a real kernel: it failed at the first directory of the store that the new root could not enter."""
-    with pytest.raises(InvalidValue, match="needs layers that are mapped to its ids"):
-        spec_of(**options)
+def test_a_container_of_root_has_what_a_user_namespace_allows(options: dict[str, Any]) -> None:
+    fuse = HostDevice("/dev/fuse", "c", 10, 229)
+    spec = spec_of(replace(ROOT, devices={"/dev/fuse": (fuse,)}), device=["/dev/fuse"], **options)
+    assert spec.linux is not None
+    assert "user" in [namespace.type for namespace in spec.linux.namespaces]
+    assert not spec.linux.devices  # bound, not made
+    assert "/dev/fuse" in [mount.source for mount in spec.mounts]
+    terminals = next(mount for mount in spec.mounts if mount.destination == "/dev/pts")
+    assert ("gid=5" in terminals.options) == ("uidmap" in options)  # what another one maps is not known
+
+
+@pytest.mark.parametrize("options", [{"uidmap": ["1:1000:10"]}, {"uidmap": ["0:1:1"], "gidmap": ["5:1:1"]}])
+@pytest.mark.parametrize("facts", [ROOT, USER])
+def test_root_of_a_user_namespace_has_to_be_somebody(facts: EnvironmentFacts, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=r"[ug]id map: id 0 has to be mapped"):
+        spec_of(facts, **options)
 
 
 def test_every_id_of_the_outer_map_is_kept_once() -> None:

@@ -244,6 +244,64 @@ def test_the_owner_of_layers_has_to_be_somebody_inside() -> None:
     assert caught.value.field == "linux.gidMappings"
 
 
+HOST = Facts(host_rights=True)
+
+
+def test_with_the_rights_of_the_host_layers_get_the_ids_of_the_container() -> None:
+    maps = [{"containerID": 0, "hostID": 1000, "size": 10}]
+    linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network", "path": "/n"}, {"type": "uts"}],
+             "uidMappings": maps, "gidMappings": maps}  # fmt: skip
+    spec, root = spec_of(linux), replace(OVERLAY, store="/store")
+    plan = compile_(spec, root, HOST, descriptors=("cgroup",))
+    # Made by the engine, so that there are mounts with its ids before anybody is in it: joined, not made.
+    assert plan.steps[:3] == (
+        p.OpenSources("namespace-user", "/store"),
+        p.JoinNamespace(NEW["user"], "namespace-user", "the container"),
+        p.JoinNamespace(NEW["network"], "namespace-network", "/n"),
+    )
+    assert (plan.settings.uid_map, plan.settings.gid_map) == ((), ())
+    assert plan.settings.namespaces == NEW["mount"] | NEW["uts"]
+    assert p.Overlay("/l", ("2/diff", "1/diff"), "/c/upper", "/c/work", "", "/c/root") in plan.steps
+    assert not [step for step in plan.steps if isinstance(step, p.Device)]
+    assert plan.descriptors == ("cgroup", "namespace-user", "namespace-network")
+    assert descriptors_to_open(spec, host_rights=True) == {"namespace-user": "", "namespace-network": "/n"}
+    assert idmap_of(spec, "namespace-user") == ((0, 1000, 10), (0, 1000, 10))
+    assert plan.steps[0].describe() == (
+        "open the sources of mounts outside of the user namespace, files of /store with its ids"
+    )
+
+
+def test_with_the_rights_of_the_host_a_user_namespace_is_joined() -> None:
+    linux = {"namespaces": [{"type": "user", "path": "/u"}, {"type": "mount"}, {"type": "network"}, {"type": "uts"}]}
+    plan = compile_(spec_of(linux), replace(OVERLAY, store="/store"), HOST)
+    assert plan.steps[:2] == (
+        p.OpenSources("namespace-user", "/store"), p.JoinNamespace(NEW["user"], "namespace-user", "/u"),
+    )  # fmt: skip
+    assert descriptors_to_open(spec_of(linux), host_rights=True) == {"namespace-user": "/u"}
+
+
+def test_a_directory_is_opened_with_the_rights_of_the_host_and_not_mapped() -> None:
+    linux = {"namespaces": [{"type": "user", "path": "/u"}, {"type": "mount"}, {"type": "network"}, {"type": "uts"}]}
+    plan = compile_(spec_of(linux), DirectoryRoot("/b", "/t"), HOST)
+    assert plan.steps[0] == p.OpenSources("", "")
+    assert p.BindRoot("/b", "/b", True) in plan.steps
+
+
+def test_without_a_user_namespace_nothing_is_opened_before() -> None:
+    assert compile_(spec_of(), replace(OVERLAY, store="/store"), HOST) == compile_(spec_of())
+
+
+@pytest.mark.parametrize("field", ["uidMappings", "gidMappings"])
+def test_who_sets_a_container_up_has_to_be_somebody_inside(field: str) -> None:
+    maps = [{"containerID": 0, "hostID": 1000, "size": 10}]
+    linux = {"namespaces": [{"type": "user"}, {"type": "mount"}, {"type": "network"}, {"type": "uts"}],
+             "uidMappings": maps, "gidMappings": maps}  # fmt: skip
+    linux[field] = [{"containerID": 1, "hostID": 1000, "size": 10}]
+    with pytest.raises(UnsupportedField, match="id 0 has to be mapped") as caught:
+        compile_(spec_of(linux), replace(OVERLAY, store="/store"), HOST)
+    assert caught.value.field == f"linux.{field}"
+
+
 @pytest.mark.parametrize("user", [{"type": "user"}, {"type": "user", "path": "/u"}])
 def test_layers_of_root_are_not_mounted_where_deletions_cannot_be_read(user: dict[str, str]) -> None:
     maps = [] if "path" in user else [{"containerID": 0, "hostID": 0, "size": 9}]

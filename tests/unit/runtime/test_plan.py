@@ -21,6 +21,7 @@ from pyengine.runtime.plan import (
     JoinNamespace,
     MakeDirectory,
     Mount,
+    OpenSources,
     Plan,
     Settings,
     encode_value,
@@ -188,6 +189,13 @@ def test_other_types_are_a_mistake_of_the_programmer() -> None:
         ((MakeDirectory("/", 0),), "a plan ends with Exec"),
         ((END, END), "a plan has one Exec"),
         ((Chdir("/"), JoinNamespace(1, "x", ""), END), "namespaces are joined before anything else"),
+        ((JoinNamespace(1, "x", ""), OpenSources("", ""), END), "namespaces are joined before anything else"),
+        ((OpenSources("", ""), OpenSources("", ""), END), "namespaces are joined before anything else"),
+        (
+            (OpenSources("x", "/s"), END),
+            "open the sources of mounts outside of the user namespace, files of /s with its ids: the plan has no "
+            "descriptor 'x'",
+        ),
         ((JoinNamespace(0x20000, "x", "y"), END), "join the mount namespace of y: the plan has no descriptor 'x'"),
         (
             (Bind("/a", "/b", False, 0, 0, 0, 0, 0, False, "users"), END),
@@ -213,7 +221,7 @@ def test_namespaces_have_names() -> None:
 
 def test_kinds_are_unique_and_complete() -> None:
     numbers = [kind.KIND for kind in step_kinds()]
-    assert len(set(numbers)) == len(numbers) == 30
+    assert len(set(numbers)) == len(numbers) == 31
     assert Settings.KIND not in numbers
 
 
