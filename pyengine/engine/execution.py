@@ -180,7 +180,9 @@ def _launch(
     if group is not None:
         opened["cgroup"] = held.enter_context(group.open())
     if engine.rootless:
-        opened["user"] = held.enter_context(engine.open_user_namespace())
+        own = spec.linux is not None and any(one.type == "user" for one in spec.linux.namespaces or ())
+        # The one that the container was started in: if its holder was killed since, the engine's is another.
+        opened["user"] = held.enter_context(engine.open_user_namespace()) if own else given["container"]
         joins.append(launch.join_user_namespace())
     plan = compile_exec(
         spec,

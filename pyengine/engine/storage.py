@@ -89,6 +89,9 @@ class InWorker:
         from pyengine.engine.worker import Worker
 
         with self._lock:
+            if self._worker is not None and self._worker.ended:
+                self._worker.close()
+                self._worker = None
             if self._worker is None:
                 with self._engine.open_user_namespace() as namespace:
                     self._worker = Worker(self._engine.root, self._engine.run_root, namespace)

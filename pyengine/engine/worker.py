@@ -47,6 +47,8 @@ class Worker:
         self._pidfd = started.pidfd
         self._channel = Channel(ours)
         self._lock = threading.Lock()
+        #: it was killed, or ended by itself: of no more use
+        self.ended = False
 
     def call(
         self,
@@ -59,19 +61,27 @@ class Worker:
         from pyengine.engine.storage import progress_from_json
 
         with self._lock:
+            answered = self.ended
             try:
-                self._channel.send({"operation": operation, "arguments": arguments}, descriptors)
-                while received := self._channel.receive():
+                if not self.ended:
+                    self._channel.send({"operation": operation, "arguments": arguments}, descriptors)
+                while not self.ended and (received := self._channel.receive()):
                     message, _ = received
                     if "progress" in message:
                         if progress is not None:
                             progress(progress_from_json(message["progress"]))
                     elif "error" in message:
+                        answered = True
                         raise error_from_json(message["error"])
                     else:
+                        answered = True
                         return message["result"]
             except (BrokenPipeError, ConnectionResetError):
                 pass
+            finally:
+                if not answered:  # it is gone, or what it still says would be taken for the answer to the next call
+                    self.ended = True
+                    self._channel.close()
         raise PyengineError(
             f"the storage worker ended in the middle of {operation}: see its stderr; the store is as before"
         )
