@@ -9,7 +9,7 @@ Names and link targets are bytes, as the file system has them, and are not check
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from zlib import adler32
 
 from pyengine.errors import ArchiveError, ArchiveTooLarge
@@ -83,6 +83,15 @@ class Stream:
             count -= size
             yield self._chunk if size == len(self._chunk) else memoryview(self._chunk)[start : start + size]
 
+    def window(self) -> tuple[bytes, int]:
+        """What can be had without waiting: a chunk, and the position in it that the stream stands at."""
+        return self._chunk, self._position
+
+    def move_to(self, position: int) -> None:
+        """Pass over the part of the window before ``position``."""
+        self.consumed += position - self._position
+        self._position = position
+
     def skip(self, count: int) -> None:
         """Pass over ``count`` bytes."""
         for _ in self.pieces(count):
@@ -142,11 +151,16 @@ def checksum_holds(block: bytes) -> bool:
     return sum(fields) + 256 - 256 * sum(byte >> 7 for byte in fields) == stored
 
 
-def entries(stream: Stream, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
+def entries(
+    stream: Stream, limits: Limits = DEFAULT_LIMITS, shortcut: Callable[[Stream, int], int] | None = None
+) -> Iterator[Entry]:
     """The members of the archive, one after the other.
 
     The consumer takes the ``stored`` bytes of a member with ``stream.pieces`` before it asks for the next; what it
     leaves is skipped. After the last member the stream stands behind the end mark.
+
+    ``shortcut`` is called where a member begins that no extended header alters; it may take whole members off the
+    stream, not more than the number that it gets, and says how many they were.
 
     :raises ArchiveError: while iterating, if the archive is corrupt or truncated
     :raises ArchiveTooLarge: if it goes beyond ``limits``
@@ -156,6 +170,8 @@ def entries(stream: Stream, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
     long_name = long_link = None
     count = 0
     while True:
+        if shortcut is not None and all(before is None for before in (records, defaults, long_name, long_link)):
+            count += shortcut(stream, limits.entries - count)
         block = stream.take(BLOCK)
         if len(block) < BLOCK or block == _ZERO:
             if records is not None or long_name is not None or long_link is not None:

@@ -67,6 +67,11 @@ class Tree:
         self._keep(real, fd)
         return fd, real
 
+    def directory(self, real: bytes) -> int:
+        """A descriptor, as :meth:`parent` gives it, of the directory with this real path."""
+        self._real[real] = real
+        return self.parent(real)[0]
+
     def _keep(self, real: bytes, fd: int) -> None:
         self._open[real] = fd
         if len(self._open) > _KEPT_OPEN:

@@ -36,8 +36,9 @@ OPTIONS = UnpackOptions(in_user_namespace=True, single_id=True)
 class Box:
     """A layer's directory inside of another, which nothing may change."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, shortcut: bool = True) -> None:
         self.base = base
+        self.shortcut = shortcut
         self.root = base / "layer"
         self.root.mkdir()
         (base / "secret").write_text("untouched")
@@ -55,7 +56,9 @@ class Box:
     def unpack(self, *members: bytes, options: UnpackOptions = OPTIONS) -> UnpackReport:
         fd = os.open(self.root, os.O_RDONLY)
         try:
-            return Unpacker(fd, options).unpack(tar.Stream(chunks(archive(*members), 1000)))
+            # Small chunks cut every member off, and nothing can be made in the shortcut; large ones cut none.
+            stream = tar.Stream(chunks(archive(*members), 1 << 20 if self.shortcut else 1000))
+            return Unpacker(fd, options, shortcut=self.shortcut).unpack(stream)
         finally:
             os.close(fd)
             assert self.outside() == self.before
@@ -64,10 +67,10 @@ class Box:
         return self.root / name
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
+@pytest.fixture(params=[False, True], ids=["each-member", "shortcut"])
+def box(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Box]:
     descriptors = len(os.listdir("/proc/self/fd"))
-    yield Box(tmp_path)
+    yield Box(tmp_path, request.param)
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
@@ -330,10 +333,106 @@ def test_an_owner_without_a_mapping_names_the_remedy() -> None:
 
 @pytest.mark.parametrize(
     ("name", "cleaned"),
-    [(b"a/b", b"a/b"), (b"./a/b/", b"a/b"), (b"/a//./b", b"a/b"), (b"./", b""), (b"a/.b", b"a/.b"), (b"..a", b"..a")],
+    [
+        (b"a/b", b"a/b"),
+        (b"a//", b"a"),
+        (b"./a/b/", b"a/b"),
+        (b"/a//./b", b"a/b"),
+        (b"./", b""),
+        (b"a/.b", b"a/.b"),
+        (b"..a", b"..a"),
+    ],
 )
 def test_names_are_cleaned(name: bytes, cleaned: bytes) -> None:
     assert clean(name) == cleaned
+
+
+SEQUENCES = [
+    [directory("d/"), file("d/a", b"1", mode=0o4755), symlink("d/l", "/x"), file("d/b", b"", mode=0)],
+    [file("a"), file("b"), file("./c"), file("./d"), file("d/../e")],
+    [directory("d/"), file("d/..", b""), file("d/a")],
+    [directory("d/"), file("d/."), file("d/a")],
+    [directory("d/"), file("d/.wh.a"), file("d/a")],
+    [directory("d/"), file("d/a", b"1"), file("d/a", b"2"), file("d/b")],
+    [directory("d/"), directory("d/a/"), file("d/a/x"), file("d/a"), file("d/a/x"), file("d/b")],
+    [directory("d/"), file("d/a"), symlink("d", "e"), file("d/b"), file("d/c")],
+    [symlink("d", "e"), file("d/a"), file("d/b"), directory("d/"), file("d/c"), file("d/f")],
+    [directory("d/"), file("d/a"), extended(b"L", b"z\0"), file("d/b"), file("d/c")],
+    [directory("d/"), file("d/a"), extended(b"g", record("mtime", b"7")), file("d/b"), file("d/c")],
+    [directory("d/"), file("d/a"), pax(mtime="12.5"), file("d/b"), file("d/c")],
+    [directory("d/"), file("d/a"), raw_header(b"d/b", b"0", f100=b"0000688\0"), file("d/c")],
+    [directory("d/"), file("d/a"), raw_header(b"d/b", b"0", f100=b"   644 \0"), file("d/c")],
+    [directory("d/"), file("d/a"), raw_header(b"d/b", b"\0"), raw_header(b"d/c/", b"\0"), file("d/d")],
+    [directory("d/"), file("d/a"), raw_header(b"b", b"0", f345=b"d"), raw_header(b"c", b"0", f345=b"d"), file("d/d")],
+    [directory("d/"), file("d/a"), raw_header(b"b", b"0", f257=b"ustar  \0", f345=b"d"), file("d/d")],
+    [directory("d/"), file("d/a"), raw_header(b"d/l", b"2"), file("d/d")],
+    [directory("d/"), file("d/a"), raw_header(b"d/l", b"2", size=512, f157=b"to"), file("d/d")],
+    [directory("d/"), file("d/a"), file("d/b")[:148] + b"0000000\0" + file("d/b")[156:], file("d/d")],
+    [directory("d/"), file("d/" + "n" * 250), file("d/a"), directory("n" * 100 + "/"), file("n" * 100 + "/a")],
+    [directory("d/"), file("d/large", bytes(1 << 20)), file("d/larger", bytes((1 << 20) + 1)), file("d/d")],
+    # The first of these names goes through a link that it replaces.
+    [directory("d/"), symlink("d/l", "."), file("d/l/l"), file("d/l/b"), file("d/c")],
+    [directory("d/"), symlink("d/l", "."), directory("d/l/l/"), file("d/l/l/b"), file("d/l/c")],
+    # A type of file whose name may end in a slash: what comes next is not beside it.
+    [raw_header(b"x/", b"7"), file("x/y"), file("y")],
+]
+
+
+def tree_of(root: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        kind = stat.S_IFMT(status.st_mode)
+        content: object = os.readlink(path) if kind == stat.S_IFLNK else None
+        if kind == stat.S_IFREG:
+            path.chmod(0o600)
+            content = path.read_bytes()
+            path.chmod(status.st_mode & 0o7777)
+        # Directories that no member names and marks of removed files have the time of the test.
+        time = status.st_mtime_ns // (1 if kind in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO) else 10**18)
+        owner = (status.st_uid, status.st_gid)
+        found[str(path.relative_to(root))] = (status.st_mode, status.st_nlink, owner, time, content)
+    return found
+
+
+def both_ways(tmp_path: Path, members: list[bytes]) -> None:
+    outcomes: list[object] = []
+    for shortcut in (False, True):
+        base = tmp_path / str(shortcut)
+        base.mkdir()
+        box = Box(base, shortcut)
+        try:
+            report = box.unpack(*members)
+            outcomes.append((tree_of(box.root), report.entries, report.dropped))
+        except (ArchiveError, KernelError) as error:
+            outcomes.append((tree_of(box.root), type(error), str(error)))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("members", SEQUENCES)
+def test_the_shortcut_makes_what_each_member_by_itself_makes(tmp_path: Path, members: list[bytes]) -> None:
+    both_ways(tmp_path, members)
+
+
+def test_the_shortcut_is_taken(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = []
+    apply = Unpacker._apply
+
+    def counting(self: Unpacker, entry: tar.Entry, stream: tar.Stream) -> None:
+        applied.append(entry.name)
+        apply(self, entry, stream)
+
+    monkeypatch.setattr(Unpacker, "_apply", counting)
+    report = box.unpack(directory("d/"), *(file(f"d/{n}") for n in range(9)), symlink("d/l", "0"), file("e"), file("f"))
+    assert report.entries == 13
+    assert applied == [b"d/", b"e"] if box.shortcut else len(applied) == 13
+
+
+def test_the_bound_of_members_holds_in_the_shortcut(box: Box) -> None:
+    options = UnpackOptions(in_user_namespace=True, single_id=True, limits=Limits(entries=5))
+    with pytest.raises(ArchiveTooLarge, match="more than 5 members"):
+        box.unpack(*(file(str(n)) for n in range(6)), options=options)
+    assert len(list(box.root.iterdir())) == 5
 
 
 part = st.sampled_from(["a", "b", "c", ".", "..", "", ".wh.a", ".wh..wh..opq", ".wh."])
@@ -355,3 +454,24 @@ def test_no_archive_changes_anything_outside(tmp_path_factory: pytest.TempPathFa
         box.unpack(*members)  # compares what is outside, whatever happens
     except ArchiveError:
         pass
+
+
+sibling = st.builds(
+    "{}{}".format, st.sampled_from(["", "a/", "a/b/", "c/", "./", "/a/", "a//"]), st.sampled_from("abcde")
+)
+mostly_plain = st.one_of(
+    any_member,
+    st.builds(file, sibling, st.binary(max_size=600), mode=st.integers(0, 0o7777), mtime_ns=st.just(10**9)),
+    st.builds(directory, sibling.map("{}/".format)),
+    st.builds(symlink, sibling, path),
+    st.just(extended(b"L", b"a/long\0")),
+    st.just(pax(mtime="3.5")),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(mostly_plain, max_size=12))
+def test_any_archive_gives_the_same_with_and_without_the_shortcut(
+    tmp_path_factory: pytest.TempPathFactory, members: list[bytes]
+) -> None:
+    both_ways(tmp_path_factory.mktemp("both"), members)
