@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -33,7 +33,7 @@ from pyengine.transports.source import SourceImage, SourceLayer, open_source
 
 FAULTS = declare("load-opened", "load-layer-unpacked", "load-blob-kept", "load-before-commit")
 
-_ATTEMPTS = 5
+_REUSE = (True, True, False)  # whether an attempt relies on what the store has
 _EVENT_SECONDS = 0.1
 COMPRESSIONS = {"": OCI_LAYER, "gzip": OCI_LAYER + "+gzip", "zstd": OCI_LAYER + "+zstd"}
 
@@ -62,46 +62,39 @@ def load(
     :raises KernelError: the disk is full, a file cannot be read …
     """
 
-    def attempt(work: WorkDirectory) -> list[LoadedImage]:
-        with open_source(source, work, store.unpack_options.limits) as opened:
-            fault("load-opened")
-            images = opened.images(name)
-            stored = commit_images(store, work, images, progress)
-        return [LoadedImage(image.id, found.names) for image, found in zip(stored, images, strict=True)]
-
-    if not isinstance(source, (str, os.PathLike)):
-        with store.work() as work:  # a stream cannot be read twice
-            return attempt(work)
-    return retried(store, attempt)
-
-
-def retried(store: Store, attempt: Callable[[WorkDirectory], list[LoadedImage]]) -> list[LoadedImage]:
-    """Call ``attempt`` again if what it relied on was removed by another process meanwhile."""
-    for _ in range(_ATTEMPTS):
-        with store.work() as work:
-            try:
-                return attempt(work)
-            except Vanished:
-                continue
-    raise StoreError(f"images of the store {store.root} are being removed faster than they can be loaded: try again")
+    with store.work() as work, open_source(source, work, store.unpack_options.limits) as opened:
+        fault("load-opened")
+        images = opened.images(name)
+        stored = commit_images(store, work, images, progress)
+    return [LoadedImage(image.id, found.names) for image, found in zip(stored, images, strict=True)]
 
 
 def commit_images(
     store: Store, work: WorkDirectory, images: Sequence[SourceImage], progress: Progress | None = None
 ) -> list[Image]:
-    """Unpack what is new of some images, and commit them together."""
-    staging = _Staging(store, work, progress)
-    new = [staging.image(image) for image in images]
-    fault("load-before-commit")
-    if progress:
-        progress(Committing(len(new)))
-    return store.images.commit(work, new, staging.files)
+    """Unpack what is new of some images, and commit them together.
+
+    What they share with images that another process removes meanwhile is read again; at last everything is, so that
+    nothing can be missing.
+    """
+    for reuse in _REUSE:
+        staging = _Staging(store, work, progress, reuse)
+        new = [staging.image(image) for image in images]
+        fault("load-before-commit")
+        if progress:
+            progress(Committing(len(new)))
+        try:
+            return store.images.commit(work, new, staging.files)
+        except Vanished:
+            continue
+    raise StoreError(f"the work directory {work.path} lost files while images were loaded")
 
 
 class _Staging:
     """What is new: layers by chain id, blobs by digest, as they are put into the work directory."""
 
-    def __init__(self, store: Store, work: WorkDirectory, progress: Progress | None) -> None:
+    def __init__(self, store: Store, work: WorkDirectory, progress: Progress | None, reuse: bool) -> None:
+        self._reuse = reuse
         self._store = store
         self._work = work
         self._progress = progress
@@ -150,7 +143,7 @@ class _Staging:
 
     def _keep(self, document: bytes, algorithm: str = "sha256") -> Digest:
         digest = Digest.of(document, algorithm)
-        if digest not in self.files and not self._store.blobs.exists(digest):
+        if digest not in self.files and not (self._reuse and self._store.blobs.exists(digest)):
             self.files[digest] = self._store.blobs.write(self._work, document, algorithm).path
             fault("load-blob-kept")
         return digest
@@ -171,6 +164,8 @@ class _Staging:
         blob = source.digest or diff_id  # an uncompressed blob has the diff id for its digest
         if known is not None and chain_id in self._blobs and source.digest in (None, self._blob_of(chain_id)):
             return known
+        if not self._reuse:
+            return self._unpack(source, diff_id, chain_id)
         present = self._store.layers.find(chain_id)
         if known is None and present is not None:
             known = NewLayer(chain_id, diff_id, present.size, None)

@@ -398,6 +398,29 @@ def test_a_missing_file_is_the_kernels_error(store: Store, tmp_path: Path) -> No
         load(store, tmp_path / "empty")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_load_does_not_fail_because_others_remove_what_it_shares(store: Store, tmp_path: Path, stream: bool) -> None:
+    """It said "try again" after some attempts, and to whoever loaded from a stream an exception that is not public."""
+    data = docker_archive([(["a"], [BASE, TOP]), (["b"], [BASE, OTHER])])
+    path = write(tmp_path, data)
+    load(store, path)
+    attempts = []
+
+    def remove_all(event: Event) -> None:
+        if isinstance(event, Committing):
+            attempts.append(len(store.images.all()))
+            for image in store.images.all():
+                store.images.remove(image.id)
+        elif isinstance(event, ImageFound) and not store.images.all():
+            load(store, path)  # another process's: there when this attempt looks, gone when it commits
+
+    loaded = load(store, io.BytesIO(data) if stream else path, progress=remove_all)
+    assert attempts == [2, 2, 2]
+    assert [store.images.get(image.id).names for image in loaded] == [("localhost/a:latest",), ("localhost/b:latest",)]
+    assert Path(store.images.get(loaded[0].id).layers[1].diff, "etc/motd").read_bytes() == b"hello"
+    assert os.listdir(f"{store.root}/tmp") == []
+
+
 def test_what_a_callback_raises_ends_the_load(store: Store, tmp_path: Path) -> None:
     def stop(event: Event) -> None:
         raise KeyboardInterrupt
