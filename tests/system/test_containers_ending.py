@@ -92,6 +92,7 @@ def test_kill_refuses_what_is_no_signal(engine: Engine, name: str | int) -> None
 def test_all_processes_end_with_the_first(engine: Engine) -> None:
     script = "(trap '' TERM HUP; sleep 1000) & (setsid sleep 2000 &) ; echo ready; read x"
     box = ready(engine.containers.create(IMAGE, ["sh", "-c", script], interactive=True))
+    assert eventually(lambda: list(leaks.processes().values()).count("sleep") == 2)
     before = {pid for pid, name in leaks.processes().items() if name in ("sleep", "sh")}
     assert len(before) >= 3
     box.kill()
