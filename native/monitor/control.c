@@ -85,8 +85,11 @@ static size_t compose(struct control_message *message, enum control_kind kind)
 
 static void say_to(int index, const struct control_message *message, size_t length)
 {
-	/* Whoever does not read a hundred kilobytes of these is not there any more. */
-	if (send(monitor.controls[index], message, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+	if (send(monitor.controls[index], message, length, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return;
+	/* Whoever does not read a hundred kilobytes of these is not there any more. Whoever said something and left at
+	 * once is heard first: the end of the connection comes behind it. The lease is only as good as who holds it. */
+	if (index == 0 || errno != EPIPE)
 		hang_up(index);
 }
 

@@ -290,3 +290,21 @@ def test_limits_of_the_process_hold_for_sessions_too(engine: Engine) -> None:
             assert said == b"64\n0\n"
         assert box.exec(["sh", "-c", "head -c 9000 /dev/zero > /tmp/large"]).exit_code in (1, 128 + signal.SIGXFSZ)
         assert box.exec(["stat", "-c", "%s", "/tmp/large"]).stdout == b"4096\n"
+
+
+@pytest.mark.rootless
+def test_who_says_something_to_a_monitor_and_leaves_at_once_is_heard(engine: Engine) -> None:
+    """A stop of the restarts was lost when the connection had been closed before the monitor looked at it."""
+    from pyengine.runtime import monitor
+
+    with engine.containers.create(IMAGE, ["sleep", "1000"], restart="always") as box:
+        for _ in range(4):
+            box.start()
+            state = box.state()
+            os.kill(state.monitor_pid, signal.SIGSTOP)  # it comes to look when we are gone
+            with monitor.connect(engine.layout.run(box.id)) as session:
+                session.stopping()
+            os.kill(state.pid, signal.SIGKILL)
+            os.kill(state.monitor_pid, signal.SIGCONT)
+            assert box.wait(10) == 137
+            assert box.status == "exited"
