@@ -189,6 +189,38 @@ static int make_room(int *proc)
 	return sys_close_range((unsigned int)(FIRST_DESCRIPTOR + monitor.plan.descriptor_count), ~0u, 0);
 }
 
+static void raise_limit(const struct record *step)
+{
+	uint64_t limit[2], hard = (uint64_t)step->fields[RLIMIT_HARD].number;
+	int resource = (int)step->fields[RLIMIT_RESOURCE].number;
+
+	if (syscall(SYS_prlimit64, 0, resource, NULL, limit) < 0 || hard <= limit[1])
+		return;
+	limit[1] = hard;
+	syscall(SYS_prlimit64, 0, resource, limit, NULL);
+}
+
+/* What takes CAP_SYS_RESOURCE takes that of the host, which ends where a user namespace is joined. Where it is not
+ * there either, the steps themselves say so: to them it is no rise any more, or still one. */
+static void use_host_rights(void)
+{
+	const char *cursor = monitor.plan.steps;
+	struct record step;
+	char score[24];
+	int length;
+
+	for (int number = 1; number <= monitor.plan.step_count; number++) {
+		if (plan_next(&cursor, monitor.plan.end, &step) < 0)
+			return;
+		if (step.kind == KIND_RLIMIT)
+			raise_limit(&step);
+		if (step.kind != KIND_OOM_SCORE)
+			continue;
+		length = snprintf(score, sizeof(score), "%lld", (long long)step.fields[OOM_SCORE_VALUE].number);
+		(void)!write_file(AT_FDCWD, "/proc/self/oom_score_adj", score, (size_t)length);
+	}
+}
+
 /* The process in between. */
 static void join_and_clone(int proc)
 {
@@ -196,6 +228,8 @@ static void join_and_clone(int proc)
 	struct record step;
 
 	prctl(PR_SET_NAME, "pyengine-join");
+	if (joins(CLONE_NEWUSER))
+		use_host_rights();
 	for (int number = 1; number <= monitor.plan.joins; number++) {
 		if (plan_next(&cursor, monitor.plan.end, &step) < 0)
 			_exit(1);
