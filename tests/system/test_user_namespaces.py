@@ -378,7 +378,8 @@ def test_stop_and_start(engine: Engine) -> None:
     run(box, "echo kept > /file")
     box.stop(timeout=0)
     box.start()
-    assert run(box, "cat /file; stat -c %u /file; cat /proc/self/uid_map").split() == ["kept", "0", "0", "100000", "65536"]
+    found = run(box, "cat /file; stat -c %u /file; cat /proc/self/uid_map").split()
+    assert found == ["kept", "0", "0", "100000", "65536"]
 
 
 @pytest.mark.parametrize(
