@@ -70,6 +70,8 @@ def prepare(site: Site, operation: str) -> str:
             box = site.victim(engine)
             if operation == "remove":
                 box.start()
+                closed = "mkdir -m 700 /x /x/y; touch /x/y/z; chown -R ann /x"  # to other users, the engine's included
+                assert box.exec(["sh", "-c", closed]).exit_code == 0
         if operation == "rmi":
             engine.images.load(str(site.archive))
     return {
