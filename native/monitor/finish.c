@@ -136,7 +136,7 @@ static void reset_run(void)
 {
 	close_run();
 	monitor.child = 0;
-	monitor.child_ended = monitor.executing = monitor.report_ended = monitor.start_given = false;
+	monitor.child_ended = monitor.waiting = monitor.executing = monitor.report_ended = monitor.start_given = false;
 	monitor.input_ends = false;
 	monitor.input_length = monitor.input_done = 0;
 }

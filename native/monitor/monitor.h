@@ -61,7 +61,7 @@ struct monitor {
 	int64_t created_at, started_at, finished_at; /* ns since the epoch, 0: not yet */
 	int64_t own_ticks, child_ticks;
 	pid_t child, starter;
-	bool child_ended, executing, report_ended, failed, start_wanted, start_given, killed;
+	bool child_ended, waiting, executing, report_ended, failed, start_wanted, start_given, killed;
 	int status; /* of waitpid */
 	pid_t orphan;
 	int orphan_status;

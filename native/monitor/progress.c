@@ -86,18 +86,27 @@ bool report_receive(void)
 	case CHILD_PID:
 		monitor.child = message.value;
 		monitor.child_ticks = start_ticks(monitor.child);
+		/* The process may have been faster than the one in between, which knows its pid. */
+		if (monitor.waiting || monitor.executing)
+			became_created();
+		if (monitor.waiting)
+			give_start();
 		break;
 	case CHILD_STDIO:
 	case CHILD_TERMINAL:
 		take_descriptors(&message, descriptors, count);
 		break;
 	case CHILD_READY:
-		became_created();
-		give_start();
+		monitor.waiting = true;
+		if (monitor.child > 0) {
+			became_created();
+			give_start();
+		}
 		break;
 	case CHILD_EXECUTING:
-		became_created();
 		monitor.executing = true;
+		if (monitor.child > 0)
+			became_created();
 		break;
 	case CHILD_FAILED:
 		if (!monitor.failed)
