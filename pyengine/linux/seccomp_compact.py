@@ -1,8 +1,8 @@
 """Makes system call filters smaller without changing a verdict.
 
-libseccomp tests every number of a profile by itself, for each architecture: some 1,500 instructions for podman's default
-profile. The kernel checks and translates all of them each time a container starts, which is a quarter of what the
-container's first process spends. Numbers with one verdict lie together, though, so a tree over the borders of those
+libseccomp tests every number of a profile by itself, for each architecture: some 1,500 instructions for podman's
+default profile. The kernel checks and translates all of them each time a container starts, which is a quarter of what
+the container's first process spends. Numbers with one verdict lie together, though, so a tree over the borders of those
 ranges says the same in a quarter of the instructions.
 
 `compact` takes what libseccomp made as the truth. It walks that program with architecture and number known: where the
