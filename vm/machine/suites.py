@@ -1,4 +1,4 @@
-"""The suites of tests/vm: which tests run in which machine, side by side, and one summary of all."""
+"""The suites in the VMs: which tests run in which machine, side by side, and one summary of all."""
 
 from __future__ import annotations
 
@@ -44,18 +44,40 @@ class Suite:
         return " ".join(self.paths) + (f" -m '{self.markers}'" if self.markers else "")
 
 
+# Of tests/system, what an older kernel, delegating cgroup namespaces and controllers can change: containers from their
+# creation to their end, sessions, crashes, hostile containers.
+SYSTEM = tuple(
+    f"tests/system/test_{name}.py"
+    for name in (
+        "containers_ending",
+        "containers_environment",
+        "containers_lifecycle",
+        "containers_run",
+        "containers_start",
+        "crash_engine",
+        "exec",
+        "linux_groups",
+        "namespaces",
+        "threats_containers",
+    )
+)
+
 # The longest come first, since they run side by side. User Mode Linux runs Python at native speed, so it takes what
 # it can, and emulation what only it can.
 VM_RUN = Suite("vm-run", "host", False, "", ("vm/tests",))
 WITHOUT_KVM = (
     VM_RUN,
+    Suite("system-root", "uml", False, "", SYSTEM),
+    Suite("system-user", "uml", True, "rootless", SYSTEM),
     Suite("emulation-root", "tcg", False, "needs_emulation and not as_user"),
+    Suite("emulation-user", "tcg", True, "needs_emulation and not as_root"),
     Suite("uml-root", "uml", False, "vm_any and not as_user"),
     Suite("uml-user", "uml", True, "vm_any and not as_root"),
-    Suite("emulation-user", "tcg", True, "needs_emulation and not as_root"),
 )
 WITH_KVM = (
     VM_RUN,
+    Suite("system-root", "kvm", False, "", SYSTEM),
+    Suite("system-user", "kvm", True, "rootless", SYSTEM),
     Suite("kvm-root", "kvm", False, "not as_user"),
     Suite("kvm-user", "kvm", True, "not as_root"),
 )
@@ -162,10 +184,11 @@ def prepare() -> None:
     pytest = os.path.join(CHECKOUT, ".venv/bin/pytest")
     if not os.path.exists(pytest):
         raise VMError(f"{pytest} is not there: make setup")
-    collect = [pytest, "-q", "-p", "no:cacheprovider", "--collect-only", "tests/vm"]
-    done = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise VMError(f"tests/vm cannot be collected:\n{done.stdout}{done.stderr}")
+    for tests in ("tests/vm", "tests/system"):
+        collect = [pytest, "-q", "-p", "no:cacheprovider", "--collect-only", tests]
+        done = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise VMError(f"{tests} cannot be collected:\n{done.stdout}{done.stderr}")
 
 
 def run_all(suites: list[Suite], jobs: int, extra: list[str]) -> list[Result]:
@@ -208,7 +231,8 @@ def summary(results: list[Result], seconds: float) -> str:
 def main(arguments: list[str]) -> int:
     """Run the suites that this host can run; 0 when all of them are good."""
     parser = argparse.ArgumentParser(
-        prog="vm/suites", description="Run tests/vm in disposable VMs, as root and as a user."
+        prog="vm/suites",
+        description="Run tests/vm and a part of tests/system in disposable VMs, as root and as a user.",
     )
     parser.add_argument("--list", action="store_true", help="say which suites there are here")
     parser.add_argument("--only", action="append", default=[], metavar="SUITE", help="this one; can be repeated")
