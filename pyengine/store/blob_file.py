@@ -16,7 +16,7 @@ import os
 from pyengine.errors import KernelError
 from pyengine.store.durable import start_write_back
 
-_BUFFER = 1 << 20
+_BUFFER = 2 << 20
 _ALIGNMENT = 4096
 _SMALL = 256 << 10
 
@@ -49,7 +49,7 @@ class BlobFile:
             self.size += len(data)
             if self._buffer is None:
                 self._write_all(data)
-                if self.size - self._started >= 8 * _BUFFER:
+                if self.size - self._started >= 4 * _BUFFER:
                     start_write_back(self._fd, self._started, self.size - self._started)
                     self._started = self.size
                 return

@@ -15,9 +15,12 @@ from pyengine.errors import KernelError, StoreError
 from pyengine.oci.digest import Digest
 from pyengine.store import tar
 from pyengine.store.database import Database
+from pyengine.store.durable import EarlySync
 from pyengine.store.pipeline import Expected, Streamed, stream_layer
 from pyengine.store.unpack import Unpacker, UnpackOptions, UnpackReport
 from pyengine.store.work import WorkDirectory
+
+_EARLY_SYNC = 32 << 20  # bytes: what a disk writes in tens of milliseconds, and most layers have less
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
@@ -117,7 +120,8 @@ class Layers:
         unpacker = Unpacker(root, options)
 
         def consume(stream: Iterator[bytes]) -> None:
-            unpacker.unpack(tar.Stream(stream))
+            with EarlySync(root, _EARLY_SYNC) as early:
+                unpacker.unpack(tar.Stream(early.watch(stream)))
 
         try:
             blob = stream_layer(chunks, work.new_path("blob"), expected, options.limits, consume, progress=progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -201,16 +201,25 @@ def stream_layer(
     # The digest of what is not compressed is its diff id: hashed once.
     separate = compression != "" or blob_algorithm != diff_algorithm
 
+    taken = 0
+
     def bounds(size: int) -> None:
-        limits.check_stream(blob.size, size)
+        limits.check_stream(taken, size)
+
+    def counted(chunks: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal taken
+        for chunk in chunks:
+            taken += len(chunk)
+            yield chunk
 
     # Closed here and not when it is collected: an error's traceback would keep its file open.
     kept = keep(whole, blob, blob_algorithm if separate else None)
-    with (
-        closing(kept),
-        Relay(decompress(kept, compression)) as inflated,
-        Relay(measure(inflated, tar, diff_algorithm, bounds)) as measured,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(closing(kept))
+        # Inflating takes as long as everything else together: it does not wait for the disk.
+        blob_chunks = stack.enter_context(Relay(kept)) if compression else kept
+        inflated = stack.enter_context(Relay(decompress(counted(blob_chunks), compression)))
+        measured = stack.enter_context(Relay(measure(inflated, tar, diff_algorithm, bounds)))
         consume(_watched(measured, progress) if progress else iter(measured))
         for _ in measured:  # what is behind the end of the tar belongs to the digest as well
             pass
