@@ -254,6 +254,9 @@ def test_the_size_of_shm(engine: Engine) -> None:
 # --- limits of processes
 
 
+CAP_SYS_RESOURCE = 24
+
+
 def test_rlimits(engine: Engine) -> None:
     script = "ulimit -Sn; ulimit -Hn; ulimit -c"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -265,6 +268,11 @@ def test_rlimits(engine: Engine) -> None:
     assert out(engine, script, ulimit=["nofile=100:200", "core=0"]) == "100\n200\n0"
     with pytest.raises(InvalidValue, match="the soft limit is above the hard limit"):
         engine.containers.create(IMAGE, ["true"], ulimit=["nofile=2:1"])
+    with open("/proc/self/status") as status:
+        effective = int(next(line for line in status if line.startswith("CapEff:")).split()[1], 16)
+    if effective & 1 << CAP_SYS_RESOURCE and not ROOTLESS:
+        assert out(engine, "ulimit -Hn", ulimit=[f"nofile={hard + 1}"]) == str(hard + 1)
+        return
     with pytest.raises(
         CannotEnforce, match=rf"ulimit nofile: {hard + 1} is above the hard limit {hard} of this process"
     ):
