@@ -25,6 +25,7 @@ def user_namespace(
     """The uid and gid map of the user namespace to make; empty for none.
 
     :raises InvalidValue: for ``keep-id`` of root, and for maps without an id 0
+    :raises CannotEnforce: for a limit of one process in a container of root, which is entered by a second one
     """
     asked = request.user_namespace
     if asked is not None and asked.mode == "keep-id" and not facts.rootless:
@@ -32,6 +33,12 @@ def user_namespace(
     for name, ranges in (("uid", request.uid_map), ("gid", request.gid_map)):
         if ranges and not maps(ranges, 0):
             raise InvalidValue(f"{name} map: id 0 has to be mapped: it is root of the container who sets it up")
+    entered = bool(request.uid_map) or (asked is not None and asked.mode != "host")
+    if entered and not facts.rootless and request.resources.pids_limit == 1:
+        raise CannotEnforce(
+            "pids limit 1: with a user namespace, a container of root is made by a process that counts for a moment "
+            "beside the first one: the limit has to be 2 at least"
+        )
     if asked is not None and asked.mode == "keep-id":
         return keep_id(facts.uid, facts.uid_map), keep_id(facts.gid, facts.gid_map)
     return request.uid_map, request.gid_map

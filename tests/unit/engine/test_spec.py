@@ -339,6 +339,14 @@ def test_root_of_a_user_namespace_has_to_be_somebody(facts: EnvironmentFacts, op
         spec_of(facts, **options)
 
 
+def test_a_user_namespace_of_root_is_entered_by_a_second_process() -> None:
+    with pytest.raises(CannotEnforce, match=r"pids limit 1: .* has to be 2 at least"):
+        spec_of(uidmap=["0:1000:10"], pids_limit=1)
+    assert spec_of(uidmap=["0:1000:10"], pids_limit=2)
+    assert spec_of(USER, uidmap=["0:1000:10"], pids_limit=1)
+    assert spec_of(pids_limit=1)
+
+
 def test_every_id_of_the_outer_map_is_kept_once() -> None:
     outer = (IdRange(0, 1000, 1), IdRange(1, 100000, 65536))
     for id in (0, 1, 1000, 65536, 65537, 2**31 - 1):
