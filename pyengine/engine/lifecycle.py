@@ -29,7 +29,7 @@ from pyengine.linux import process
 from pyengine.linux.faults import declare, fault
 from pyengine.linux.fd import Fd
 from pyengine.runtime import monitor
-from pyengine.runtime.state import State, monitored, read_state
+from pyengine.runtime.state import State, await_unmonitored, monitored, read_state
 
 if TYPE_CHECKING:
     from pyengine.engine.engine import Engine
@@ -203,9 +203,9 @@ def _end(engine: Engine, config: ContainerConfig, number: int, timeout: float) -
         try:
             ended = _end_by_monitor(engine, config, session, number, timeout)
         except PyengineError:
-            if monitored(engine.layout.run(config.id)):
+            if not await_unmonitored(engine.layout.run(config.id), _PATIENCE):
                 raise
-            _end_without_monitor(engine, config)  # it was killed meanwhile
+            _end_without_monitor(engine, config)  # it was killed meanwhile, or had told the end and was clearing up
             return
         if not ended:
             raise PyengineError(
