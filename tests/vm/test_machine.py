@@ -116,6 +116,7 @@ def test_nothing_but_the_machine_lies_in_the_root_cgroup() -> None:
     assert {entry.name for entry in os.scandir(ROOT) if entry.is_dir()} <= {
         "init.scope",
         "vm.scope",
+        "pyengine",
         "user.slice",
     }
 
