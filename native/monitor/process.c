@@ -121,7 +121,12 @@ int do_chdir(struct child *child, const struct field *fields)
 static int prepare_exec(struct child *child)
 {
 	int keep = (int)child->plan->exec.fields[EXEC_KEEP].number;
-	struct sigaction action = {.sa_handler = SIG_DFL};
+	struct { /* as the kernel has it */
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		uint64_t mask;
+	} action = {.handler = SIG_DFL};
 	sigset_t none;
 
 	if (child->prepared)
@@ -140,8 +145,9 @@ static int prepare_exec(struct child *child)
 			if (dup2(plan_descriptor(child->plan, name), 3 + i) < 0)
 				return -1;
 	}
+	/* The C library keeps a few signals to itself and would refuse them, but they may have been inherited ignored. */
 	for (int number = 1; number < NSIG; number++)
-		sigaction(number, &action, NULL);
+		syscall(SYS_rt_sigaction, number, &action, NULL, sizeof(action.mask));
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* CVE-2024-21626, CVE-2016-9962: nothing that is open here stays open in the container. */

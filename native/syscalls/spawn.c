@@ -99,11 +99,23 @@ static int map_descriptors(struct pe_spawn *spawn, int *executable)
 	return 0;
 }
 
+/* The C library keeps signals 32 and 33 to itself and refuses them, but whoever started the host may ignore them. */
+static void default_action(int number)
+{
+	struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		uint64_t mask;
+	} action = {.handler = SIG_DFL};
+
+	syscall(SYS_rt_sigaction, number, &action, NULL, sizeof(action.mask));
+}
+
 static int program(void *argument)
 {
 	struct run *run = argument;
 	struct pe_spawn *spawn = run->spawn;
-	struct sigaction defaults = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	int executable = -1;
 
@@ -116,7 +128,7 @@ static int program(void *argument)
 	} else {
 		/* Also what the host ignores (Python: SIGPIPE) would be inherited. */
 		for (int number = 1; number < NSIG; number++)
-			sigaction(number, &defaults, NULL);
+			default_action(number);
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		if (executable >= 0)

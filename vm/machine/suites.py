@@ -59,6 +59,7 @@ SYSTEM = tuple(
         "linux_groups",
         "namespaces",
         "threats_containers",
+        "user_namespaces",
     )
 )
 
