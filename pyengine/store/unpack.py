@@ -349,7 +349,11 @@ class Unpacker:
                     os.fchmod(fd, attributes.mode & 0o7777)
                     os.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
             except OSError as error:
-                raise KernelError(error.errno or errno.EIO, f"unpack directory {printable(path)}") from error
+                remedy = ""
+                if error.errno == errno.EINVAL and attributes is not None:
+                    remedy = _unmapped(attributes.uid, attributes.gid)
+                what = f"unpack directory {printable(path)}"
+                raise KernelError(error.errno or errno.EIO, what, remedy=remedy) from error
             finally:
                 os.close(fd)
 
@@ -419,6 +423,16 @@ def _write_sparse(fd: int, entry: tar.Entry, stream: tar.Stream) -> None:
     os.ftruncate(fd, entry.size)
 
 
+def _unmapped(uid: int, gid: int) -> str:
+    """What to do about an owner that cannot be kept; nothing for root, who is always there."""
+    if not uid and not gid:
+        return ""
+    return (
+        f"its owner {uid}:{gid} has no place in the user namespace: give the user a range that holds it in /etc/subuid "
+        "and /etc/subgid (man subuid), and stop the holder of the present namespace with Engine.close_user_namespace()"
+    )
+
+
 def _explained(error: OSError, entry: tar.Entry) -> Exception:
     if isinstance(error, KernelError):
         return error
@@ -426,10 +440,7 @@ def _explained(error: OSError, entry: tar.Entry) -> Exception:
     what = f"unpack {printable(entry.name)}"
     remedy = ""
     if number == errno.EINVAL and (entry.uid or entry.gid):
-        remedy = (
-            f"its owner {entry.uid}:{entry.gid} has no mapping in this user namespace: "
-            "give the user a larger range in /etc/subuid and /etc/subgid"
-        )
+        remedy = _unmapped(entry.uid, entry.gid)
     elif number == errno.ENOSPC:
         remedy = "the disk of the store is full, or out of inodes"
     elif entry.type == tar.HARD_LINK and number in (errno.ENOENT, errno.EPERM):

@@ -270,12 +270,22 @@ def test_in_a_user_namespace_devices_are_left_out_and_whiteouts_still_work(tmp_p
     ]
 
 
+def test_a_directory_whose_owner_has_no_mapping_says_so_as_well(tmp_path: Path) -> None:
+    done = in_user_namespace(tmp_path, archive(directory("d", uid=1234)))
+    assert done.returncode == 1
+    assert (
+        "KernelError: unpack directory 'd': Invalid argument (its owner 1234:0 has no place in the user namespace: "
+        "give the user a range that holds it in /etc/subuid and /etc/subgid (man subuid)"
+    ) in done.stderr
+
+
 def test_an_owner_without_a_mapping_is_one_error_with_the_remedy(tmp_path: Path) -> None:
     done = in_user_namespace(tmp_path, archive(file("f", uid=1234)))
     assert done.returncode == 1
     assert (
-        "KernelError: unpack 'f': Invalid argument (its owner 1234:0 has no mapping in this user namespace: "
-        "give the user a larger range in /etc/subuid and /etc/subgid)"
+        "KernelError: unpack 'f': Invalid argument (its owner 1234:0 has no place in the user namespace: "
+        "give the user a range that holds it in /etc/subuid and /etc/subgid (man subuid), and stop the holder of the "
+        "present namespace with Engine.close_user_namespace())"
     ) in done.stderr
 
 

@@ -326,8 +326,9 @@ def test_an_owner_without_a_mapping_names_the_remedy() -> None:
     error = _explained(OSError(22, "Invalid argument"), entry)
     assert isinstance(error, KernelError)
     assert str(error) == (
-        "unpack 'f': Invalid argument (its owner 5000000:0 has no mapping in this user namespace: "
-        "give the user a larger range in /etc/subuid and /etc/subgid)"
+        "unpack 'f': Invalid argument (its owner 5000000:0 has no place in the user namespace: "
+        "give the user a range that holds it in /etc/subuid and /etc/subgid (man subuid), and stop the holder of the "
+        "present namespace with Engine.close_user_namespace())"
     )
 
 
