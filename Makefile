@@ -58,6 +58,7 @@ $(VENV)/.packages: pyproject.toml
 
 $(VENV)/.native: $(VENV)/.packages $(NATIVE)
 	$(BIN)/python setup.py -q build_ext --inplace --build-temp build/native
+	$(MAKE) -s -C native BUILD=$(CURDIR)/build/tests helper
 	touch $@
 
 clean:
