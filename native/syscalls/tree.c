@@ -14,12 +14,13 @@
 
 #include "tree.cdef"
 
-enum { DEPTH = 64 };
+enum { DEPTH = 64, PATIENCE = 100 };
 
 struct tree {
 	int top;       /* what is too deep is moved in here */
 	unsigned moved;
 	bool again;
+	int crowded;   /* times that somebody put something into a directory that had just been emptied */
 };
 
 static int empty_directory(struct tree *tree, DIR *stream, int depth);
@@ -36,6 +37,17 @@ static int open_directory(int parent, const char *name)
 	if (fchmodat(parent, name, 0700, 0) < 0)
 		return -1;
 	return openat(parent, name, flags);
+}
+
+/* Who writes in here may not know yet that it goes. */
+static int remove_empty(struct tree *tree, int parent, const char *name)
+{
+	if (unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != ENOTEMPTY || ++tree->crowded > PATIENCE)
+		return -errno;
+	tree->again = true;
+	return 0;
 }
 
 static int remove_entry(struct tree *tree, int parent, const char *name, int type, int depth)
@@ -70,7 +82,7 @@ static int remove_entry(struct tree *tree, int parent, const char *name, int typ
 	closedir(stream);
 	if (error < 0)
 		return error;
-	return unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
+	return remove_empty(tree, parent, name);
 }
 
 static int empty_directory(struct tree *tree, DIR *stream, int depth)
@@ -117,9 +129,9 @@ int pe_remove_tree(int directory, const char *name)
 		tree.again = false;
 		rewinddir(stream);
 		error = empty_directory(&tree, stream, 0);
+		if (error == 0 && !tree.again)
+			error = remove_empty(&tree, directory, name);
 	} while (error == 0 && tree.again);
 	closedir(stream);
-	if (error < 0)
-		return error;
-	return unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
+	return error;
 }

@@ -361,13 +361,13 @@ def delete(engine: Engine, config: ContainerConfig) -> None:
     engine.cgroups.remove(config.cgroup)  # while it can be found by what the row says
     engine.store.containers.remove(config.id)
     fault("container-remove-forgotten")
-    _dismiss(engine.layout.run(config.id))
-    engine.remove_tree(engine.layout.run(config.id))
     try:
         os.rename(engine.layout.container(config.id), moved)
     except FileNotFoundError:
-        return  # an engine that was just opened took it for what a crash had left, and removes it
+        pass  # an engine that was just opened took it for what a crash had left, and removes it
     fault("container-remove-moved")
+    _dismiss(engine.layout.run(config.id))
+    engine.remove_tree(engine.layout.run(config.id))
     engine.remove_tree(moved)
 
 
