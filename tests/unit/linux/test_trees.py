@@ -56,7 +56,7 @@ def test_somebody_who_still_writes_does_not_keep_it(tmp_path: Path) -> None:
     """A monitor that ends wrote its last state while its run directory was removed, which then stayed for ever."""
     tree = tmp_path / "tree"
     (tree / "inner").mkdir(parents=True)
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def write() -> None:
         at = os.open(tree / "inner", os.O_RDONLY | os.O_DIRECTORY)
@@ -65,10 +65,12 @@ def test_somebody_who_still_writes_does_not_keep_it(tmp_path: Path) -> None:
                 os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
             except FileNotFoundError:
                 break  # the directory is gone
+            begun.set()
         os.close(at)
 
     writer = threading.Thread(target=write)
     writer.start()
+    begun.wait()
     remove_tree(str(tree))
     stop.set()
     writer.join()
