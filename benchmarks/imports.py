@@ -20,7 +20,7 @@ def main(directory: str) -> None:
     imported = median_of([sys.executable, "-c", "import pyengine"])
     engine = median_of([sys.executable, "-c", "from pyengine import Engine"])
     options = ["--root", f"{directory}/ps/root", "--runroot", f"{directory}/ps/run"]
-    listed = median_of([sys.executable, "-m", "pyengine.cli.main", *options, "ps"])
+    listed = median_of([sys.executable, "-m", "pyengine.cli", *options, "ps"])
     print(
         f"{'import pyengine':44} {(imported - bare) * 1000:9.2f} ms   (Python alone {bare * 1000:.0f})  budget: <= 50"
     )

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 
-from measure import PEER_LIMITS, busybox_tree, compare, quiet, report, resident_private, seconds, tar_of
+from measure import PEER_LIMITS, busybox_tree, compare, new_disk, quiet, report, resident_private, seconds, tar_of
 
 from pyengine import Engine
 
@@ -29,7 +29,15 @@ def crun_bundle(tree: str, directory: str) -> list[str]:
 
 
 def podman(root: str, *arguments: str) -> list[str]:
-    return ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--cgroup-manager=cgroupfs", *arguments]
+    return [
+        "podman",
+        "--root",
+        f"{root}/root",
+        "--runroot",
+        "/run/bench-podman",
+        "--cgroup-manager=cgroupfs",
+        *arguments,
+    ]
 
 
 def conmon_of(directory: str) -> int:
@@ -43,6 +51,11 @@ def conmon_of(directory: str) -> int:
 
 
 def main(directory: str) -> None:
+    with new_disk(directory) as disk:
+        measure(disk)
+
+
+def measure(directory: str) -> None:
     tree = busybox_tree(f"{directory}/tree")
     with Engine(root=f"{directory}/root", run_root="/run/pyengine-bench") as engine:
         image = engine.images.import_(tar_of(tree), "localhost/bench:1").id

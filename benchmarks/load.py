@@ -20,37 +20,15 @@ import shutil
 import statistics
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from measure import quiet, report, seconds
+from measure import new_disk, quiet, report, seconds
 
 from pyengine.store.store import Store
 from pyengine.transports import load
 
 CACHE = "/var/cache/pyengine-bench"
 ROUNDS = 7
-DISK_BYTES = 3 << 30
-
-
-@contextmanager
-def new_disk(directory: str) -> Iterator[str]:
-    """A new ext4 in a file, mounted; its path."""
-    image, path = f"{directory}/disk.img", f"{directory}/disk"
-    os.mkdir(path)
-    with open(image, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, DISK_BYTES)
-    quiet("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)
-    # With direct I/O the file's own pages are no second cache below the one that is measured.
-    device = quiet("losetup", "--direct-io=on", "--show", "-f", image).stdout.decode().strip()
-    try:
-        quiet("mount", device, path)
-        try:
-            yield path
-        finally:
-            quiet("umount", path)
-    finally:
-        quiet("losetup", "-d", device)
 
 
 def debian_base() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lifecycle import podman
-from measure import PEER_LIMITS, busybox_tree, quiet, seconds, tar_of
+from measure import PEER_LIMITS, busybox_tree, new_disk, quiet, seconds, tar_of
 
 from pyengine import Engine
 
@@ -13,6 +13,11 @@ SIZE_MB = 256
 
 
 def main(directory: str) -> None:
+    with new_disk(directory) as disk:
+        measure(disk)
+
+
+def measure(directory: str) -> None:
     tree = busybox_tree(f"{directory}/log-tree")
     write = ["sh", "-c", f"yes 'a line as programs write them, of some sixty characters in all' | head -c {SIZE_MB}m"]
     with Engine(root=f"{directory}/root", run_root="/run/pyengine-bench") as engine:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Run = Callable[[], object]
 
 #: what podman and crun need on machines without CAP_SYS_RESOURCE or with cgroup v1; the same everywhere, to be fair
 PEER_LIMITS = ["--cgroups=disabled", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1000:1000"]
 BUSYBOX = "/bin/busybox"
+DISK_BYTES = 3 << 30
 
 
 def seconds(run: Run) -> float:
@@ -26,11 +28,15 @@ def seconds(run: Run) -> float:
 
 
 def compare(ours: Run, theirs: Run, rounds: int, warm: int = 1) -> tuple[float, float]:
-    """Median seconds of each, in alternating rounds."""
-    for _ in range(warm):
-        ours()
-        theirs()
-    samples = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    """Median seconds of each, in alternating rounds. Each timed run follows `warm` untimed ones of its own kind, so
+    that neither pays for what the other left behind: caches, and namespaces that the kernel is still taking apart."""
+
+    def sample(run: Run) -> float:
+        for _ in range(warm):
+            run()
+        return seconds(run)
+
+    samples = [(sample(ours), sample(theirs)) for _ in range(rounds)]
     return statistics.median(a for a, _ in samples), statistics.median(b for _, b in samples)
 
 
@@ -83,3 +89,24 @@ def resident_private(pid: int) -> int:
             if line.startswith("Private_"):
                 total += int(line.split()[1])
     return total
+
+
+@contextmanager
+def new_disk(directory: str) -> Iterator[str]:
+    """A new ext4 in a file, mounted; its path. It is what machines have below their engines: the root of a build
+    machine may be an ext4 without a journal, which is slow to use inodes again that were freed in the last seconds."""
+    image, path = f"{directory}/disk.img", f"{directory}/disk"
+    os.mkdir(path)
+    with open(image, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, DISK_BYTES)
+    quiet("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)
+    # With direct I/O the file's own pages are no second cache below the one that is measured.
+    device = quiet("losetup", "--direct-io=on", "--show", "-f", image).stdout.decode().strip()
+    try:
+        quiet("mount", device, path)
+        try:
+            yield path
+        finally:
+            quiet("umount", "--recursive", path)
+    finally:
+        quiet("losetup", "-d", device)
