@@ -16,7 +16,6 @@ class ContainerConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=T
     created_ns: int
     image_id: str = ""
     image_name: str = ""
-    image_manifest_type: str = ""
     layers: tuple[int, ...] = ()  # numbers of the layers below, topmost first
     rootfs: str = ""  # a directory of the host instead of an image
     command: tuple[str, ...] = ()
@@ -47,7 +46,6 @@ class ContainerConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=T
     auto_remove: bool = False
     volatile: bool = False  # what it writes need not survive a crash of the machine, since it is to be removed anyway
     die_with_parent: bool = False
-    umask: int = -1  # -1: as it comes
     cgroup_parent: str = ""
     cid_file: str = ""
     hosts: tuple[str, ...] = ()  # "name:ip"

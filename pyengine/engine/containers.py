@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.container import Container
-from pyengine.engine.result import DEFAULT_OUTPUT_LIMIT, Result
+from pyengine.engine.result import DEFAULT_OUTPUT_LIMIT, Result, seconds_left
 from pyengine.errors import ContainerNotFound, OutputTooLarge, WaitTimeout
 
 if TYPE_CHECKING:
@@ -102,11 +101,7 @@ class Containers:
 
 
 def _run(box: Container, input: bytes | None, timeout: float | None, output_limit: int) -> Result:
-    deadline = None if timeout is None else time.monotonic() + timeout
-
-    def left() -> float | None:
-        return None if deadline is None else deadline - time.monotonic()
-
+    left = seconds_left(timeout)
     with box.start_attached(stdin=input is not None) as attachment:
         try:
             stdout, stderr, too_large = attachment.collect(input, output_limit, left)

@@ -130,7 +130,6 @@ def prepare(
         auto_remove=request.auto_remove,
         die_with_parent=request.die_with_parent,
         volatile=request.restart.name == "no" and (request.auto_remove or ephemeral),
-        umask=-1 if request.umask is None else request.umask,
         cgroup_parent=request.cgroup_parent,
     )
     return config, spec

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal as signals
 import socket
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from pyengine.engine import launch, states
 from pyengine.engine.attachment import Attachment
 from pyengine.engine.config import ContainerConfig
 from pyengine.engine.lifecycle import locked
-from pyengine.engine.result import Result
+from pyengine.engine.result import Result, seconds_left
 from pyengine.errors import ExecTimeout, InvalidState, InvalidValue, OutputTooLarge, PyengineError, WaitTimeout
 from pyengine.linux import process
 from pyengine.linux.faults import declare, fault
@@ -214,11 +213,7 @@ def collect(
     session: ExecSession, container_id: str, input: bytes | None, timeout: float | None, output_limit: int
 ) -> Result:
     """Everything the command writes, and its exit code; `ExecTimeout` once it is killed for taking too long."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-
-    def left() -> float | None:
-        return None if deadline is None else deadline - time.monotonic()
-
+    left = seconds_left(timeout)
     try:
         stdout, stderr, too_large = session.collect(input, output_limit, left)
         exit_code = session.wait(left())

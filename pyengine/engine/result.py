@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 #: bytes of stdout and stderr together that `run` and `exec` collect unless told otherwise
@@ -16,3 +18,13 @@ class Result:
     stdout: bytes
     stderr: bytes
     container_id: str
+
+
+def seconds_left(timeout: float | None) -> Callable[[], float | None]:
+    """Tells how many of `timeout` seconds are left, counted from now; None where there is no limit."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def left() -> float | None:
+        return None if deadline is None else deadline - time.monotonic()
+
+    return left
